@@ -1,0 +1,3 @@
+//! Keeps a web site up when more people come than its server can serve.
+
+pub mod units;
