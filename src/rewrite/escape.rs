@@ -1,0 +1,140 @@
+//! Character references in attribute values: reading and writing them.
+
+use std::borrow::Cow;
+
+/// Writes URL text so that it can stand in any attribute value, quoted or not.
+///
+/// A serialised URL holds no space, `"`, `<`, `>` or backquote; what is left is `&`, which could begin
+/// a reference, and `'`, which could end the value.
+pub(super) fn escape(text: &str) -> Cow<'_, str> {
+    if text.contains(['&', '\'']) {
+        Cow::Owned(text.replace('&', "&amp;").replace('\'', "&#39;"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// What an attribute value means (HTML standard, 13.2.5.72 to 13.2.5.80: character references).
+///
+/// `None` where that is in doubt: a name that may be a reference other than the five of XML, a number
+/// that the standard maps to something else, or a NUL.
+pub(super) fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    if raw.contains('\0') {
+        return None;
+    }
+    let Some(first) = raw.find('&') else {
+        return Some(Cow::Borrowed(raw));
+    };
+    let mut text = String::with_capacity(raw.len());
+    text.push_str(&raw[..first]);
+    let mut rest = &raw[first..];
+    while let Some(after) = rest.strip_prefix('&') {
+        let (c, used) = reference(after)?;
+        text.push(c);
+        rest = &after[used..];
+        let next = rest.find('&').unwrap_or(rest.len());
+        text.push_str(&rest[..next]);
+        rest = &rest[next..];
+    }
+    Some(Cow::Owned(text))
+}
+
+/// What the reference behind an `&` means, and how many bytes it takes; `('&', 0)` if it is none.
+fn reference(after: &str) -> Option<(char, usize)> {
+    if let Some(number) = after.strip_prefix('#') {
+        return numeric(number);
+    }
+    let end = after
+        .find(|c: char| !c.is_ascii_alphanumeric())
+        .unwrap_or(after.len());
+    let name = &after[..end];
+    let next = after[end..].chars().next();
+    let known = match name {
+        "amp" => '&',
+        "lt" => '<',
+        "gt" => '>',
+        "quot" => '"',
+        "apos" => '\'',
+        "" => return Some(('&', 0)),
+        // In an attribute, a reference without its semicolon is none where `=` or an alphanumeric
+        // follows: this is what keeps "?a=1&copy=2" alive.
+        _ if next == Some('=') => return Some(('&', 0)),
+        _ => return None,
+    };
+    match next {
+        Some(';') => Some((known, end + 1)),
+        Some('=') => Some(('&', 0)),
+        _ if name == "apos" => Some(('&', 0)),
+        _ => Some((known, end)),
+    }
+}
+
+/// `123;` or `x7b;` behind `&#`.
+fn numeric(number: &str) -> Option<(char, usize)> {
+    let (digits, radix) = match number.strip_prefix(['x', 'X']) {
+        Some(digits) => (digits, 16),
+        None => (number, 10),
+    };
+    let len = digits
+        .find(|c: char| !c.is_digit(radix))
+        .unwrap_or(digits.len());
+    if len == 0 {
+        return Some(('&', 0));
+    }
+    let c = u32::from_str_radix(&digits[..len], radix)
+        .ok()
+        .and_then(char::from_u32)
+        // 0x80 to 0x9F are read as windows-1252, controls and noncharacters are errors.
+        .filter(|c| *c != '\0' && !('\u{80}'..'\u{A0}').contains(c))?;
+    let semicolon = usize::from(digits[len..].starts_with(';'));
+    let used = 1 + (number.len() - digits.len()) + len + semicolon;
+    Some((c, used))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decodes_as_browsers_do() {
+        for (raw, text) in [
+            ("a?b=1&amp;c=2", "a?b=1&c=2"),
+            ("a?b=1&c=2", "a?b=1&c=2"),
+            ("a?b&amp", "a?b&"),
+            ("?a&amp=1", "?a&amp=1"),
+            ("?a&copy=1", "?a&copy=1"),
+            ("?a&lt;&gt;&quot;&apos;", "?a<>\"'"),
+            ("&#47;x&#x2F;y&#X2fz", "/x/y/z"),
+            ("&#47x", "/x"),
+            ("&", "&"),
+            ("a&&amp;&", "a&&&"),
+            ("&#;&#x;", "&#;&#x;"),
+            ("&/", "&/"),
+        ] {
+            assert_eq!(decode(raw).as_deref(), Some(text), "{raw}");
+        }
+    }
+
+    #[test]
+    fn is_in_doubt_about_other_names() {
+        for raw in [
+            "&copy;",
+            "&sol;x",
+            "?a&b",
+            "&notit;",
+            "&#0;",
+            "&#x80;",
+            "&#xD800;",
+            "&#99999999999;",
+            "a\0",
+        ] {
+            assert_eq!(decode(raw), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn escapes_what_could_end_a_value() {
+        assert_eq!(escape("/a&b'c"), "/a&amp;b&#39;c");
+        assert!(matches!(escape("/plain=1"), Cow::Borrowed(_)));
+    }
+}
