@@ -1,0 +1,124 @@
+//! Whether a server is alive.
+//!
+//! One lost answer is an accident: a server turns ill after several bad answers in a row and well after
+//! several good ones. Only the very first answer decides alone, since before it nothing is known at all.
+//! A 503 is an answer of somebody who is busy, not ill.
+
+use super::settings::HealthProbe;
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Any status below 500.
+    Good,
+    /// 503: alive, and says that it has too much to do.
+    Busy,
+    /// No answer, or another status of 500 and above; says what happened.
+    Bad(String),
+}
+
+/// What is known of a server's health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Not asked yet.
+    Unknown,
+    /// Alive.
+    Well,
+    /// Alive, but it answered 503.
+    Busy,
+    /// Not alive, and why.
+    Ill(String),
+}
+
+/// Counts answers.
+#[derive(Debug)]
+pub struct HealthTracker {
+    health: Health,
+    in_a_row: u32,
+}
+
+// === impl HealthTracker ===
+
+impl Default for HealthTracker {
+    fn default() -> Self {
+        Self {
+            health: Health::Unknown,
+            in_a_row: 0,
+        }
+    }
+}
+
+impl HealthTracker {
+    /// What is known now.
+    #[must_use]
+    pub const fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Takes in an answer; true when it changed the health.
+    pub fn observe(&mut self, answer: Answer, settings: &HealthProbe) -> bool {
+        let (next, needed) = match (&self.health, answer) {
+            (Health::Unknown, Answer::Good) => (Health::Well, 1),
+            (Health::Unknown, Answer::Busy) => (Health::Busy, 1),
+            (Health::Unknown, Answer::Bad(why)) => (Health::Ill(why), 1),
+            (Health::Ill(_), Answer::Good | Answer::Busy) => (Health::Well, settings.successes),
+            (Health::Well | Health::Busy, Answer::Bad(why)) => (Health::Ill(why), settings.failures),
+            // Busy or not follows each answer: that is load, and load changes quickly.
+            (Health::Busy, Answer::Good) => (Health::Well, 1),
+            (Health::Well, Answer::Busy) => (Health::Busy, 1),
+            (Health::Ill(_), Answer::Bad(_))
+            | (Health::Well, Answer::Good)
+            | (Health::Busy, Answer::Busy) => {
+                self.in_a_row = 0;
+                return false;
+            }
+        };
+        self.in_a_row += 1;
+        if self.in_a_row < needed {
+            return false;
+        }
+        self.in_a_row = 0;
+        self.health = next;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bad() -> Answer {
+        Answer::Bad("refused".to_owned())
+    }
+
+    fn after(answers: impl IntoIterator<Item = Answer>) -> Health {
+        let mut tracker = HealthTracker::default();
+        for answer in answers {
+            tracker.observe(answer, &HealthProbe::default());
+        }
+        tracker.health().clone()
+    }
+
+    #[test]
+    fn the_first_answer_decides_alone() {
+        assert_eq!(after([]), Health::Unknown);
+        assert_eq!(after([Answer::Good]), Health::Well);
+        assert_eq!(after([bad()]), Health::Ill("refused".to_owned()));
+    }
+
+    #[test]
+    fn then_it_takes_several_in_a_row() {
+        assert_eq!(after([Answer::Good, bad(), bad()]), Health::Well);
+        assert_eq!(after([Answer::Good, bad(), bad(), Answer::Good, bad(), bad()]), Health::Well);
+        assert!(matches!(after([Answer::Good, bad(), bad(), bad()]), Health::Ill(_)));
+        assert!(matches!(after([bad(), Answer::Good]), Health::Ill(_)));
+        assert_eq!(after([bad(), Answer::Good, Answer::Good]), Health::Well);
+    }
+
+    #[test]
+    fn a_503_is_load_not_illness() {
+        assert_eq!(after([Answer::Good, Answer::Busy]), Health::Busy);
+        assert_eq!(after([Answer::Good, Answer::Busy, Answer::Good]), Health::Well);
+        assert_eq!(after(std::iter::repeat_n(Answer::Busy, 9)), Health::Busy);
+    }
+}
