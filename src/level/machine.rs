@@ -92,6 +92,17 @@ impl Machine {
         self.level
     }
 
+    /// How long the level stays `offload` or above at least, whatever the load does from `now` on.
+    #[must_use]
+    pub fn hold_left(&self, now: Instant) -> Duration {
+        self.latches
+            .iter()
+            .filter_map(|latches| latches[0].needed_at)
+            .map(|needed_at| self.settings.hold.saturating_sub(now.saturating_duration_since(needed_at)))
+            .max()
+            .unwrap_or_default()
+    }
+
     /// Takes in the loads at `now`; gives the change of level, if there is one.
     ///
     /// `share_at_work` is for a share that is controlled automatically: whether it still offloads anyone.

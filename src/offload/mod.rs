@@ -1,1 +1,49 @@
-//! offload
+//! The layer: decides about every request, and rewrites the pages of the visitors that are offloaded.
+//!
+//! | file | what |
+//! |---|---|
+//! | `settings`, `compiled` | the configuration, as written and as the request path reads it |
+//! | `control`, `snapshot`, `shared` | readings become decisions, published as one immutable value |
+//! | `client`, `request`, `decide`, `stay` | who asks for what, and what happens with it |
+//! | `layer`, `service`, `future`, `body` | tower: doing it |
+//! | `overloaded`, `connections` | the 503, and the end of a connection without a byte |
+//! | `weights`, `counters` | what is learnt and counted on the way |
+
+mod body;
+mod client;
+mod compiled;
+mod connections;
+mod control;
+mod counters;
+mod decide;
+mod future;
+mod layer;
+mod overloaded;
+mod request;
+mod service;
+mod settings;
+mod shared;
+mod snapshot;
+mod stay;
+mod weights;
+
+pub(crate) use self::client::key as client_key;
+pub use self::{
+    body::{BoxError, Dropped, OffloadBody},
+    compiled::{Compiled, Parts},
+    connections::{Connection, Connections, Switch},
+    control::{Control, Input, Override},
+    counters::{Counters, Outcome},
+    decide::{Admit, Applicant, ByHash, Decision, Verdict, decide},
+    future::ResponseFuture,
+    layer::OffloadLayer,
+    request::Kind,
+    service::{Offload, TOKEN_HEADER},
+    settings::{
+        BypassSettings, DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings,
+        PrimarySettings, ThrottleAction, ThrottleSettings,
+    },
+    shared::Shared,
+    snapshot::Snapshot,
+    weights::Weights,
+};

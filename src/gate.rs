@@ -1,0 +1,184 @@
+//! The gate: a listener that can close connections unanswered.
+//!
+//! At `drop`, a part of the new connections is closed right after accept, before TLS and HTTP have cost
+//! anything. Only the address is known there, so the visitor's hash is that of the address, and trusted
+//! proxies, exempt addresses and offload servers always pass. The connections that it lets in carry a switch,
+//! by which the layer ends those whose requests it drops later.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::serve::{Listener, ListenerExt, TapIo};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    offload::{
+        Connection, DropMethod, Mode, Outcome, Shared, Snapshot, client_key,
+    },
+    servers::hash,
+};
+
+/// What [`gate`] returns: a listener for `axum::serve`, with connect info.
+pub type GateListener = TapIo<Gate, fn(&mut GateStream)>;
+
+/// With `drop.method = "stall"` accepting pauses for the dropped part of every such period.
+const STALL_PERIOD: Duration = Duration::from_millis(200);
+
+/// Puts a gate before `listener`. Each connection sends without delay (`TCP_NODELAY`), since answers are
+/// written whole.
+pub fn gate(listener: TcpListener, shared: Arc<Shared>) -> GateListener {
+    let no_delay: fn(&mut GateStream) = |stream| {
+        // One that is gone already will say so when it is read.
+        let _ = stream.io.set_nodelay(true);
+    };
+    Gate { listener, shared }.tap_io(no_delay)
+}
+
+/// A listener that closes connections at level `drop`.
+#[derive(Debug)]
+pub struct Gate {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+// === impl Gate ===
+
+impl Gate {
+    /// Whether a connection from `peer` is let in.
+    fn lets_in(&self, peer: SocketAddr, snapshot: &Snapshot) -> bool {
+        let dropped = snapshot.turned.dropped.get();
+        if dropped == 0.0 || snapshot.compiled.mode() != Mode::Enforce {
+            return true;
+        }
+        let address = peer.ip().to_canonical();
+        let place = hash::fraction(client_key(Some(address), None), snapshot.epoch);
+        place >= dropped || self.shared.gate_exempts(snapshot, address)
+    }
+
+    /// Waits as long as nothing is to be accepted. What waits in the kernel's queue costs nothing here.
+    async fn stall(&self) {
+        loop {
+            let pause = {
+                let snapshot = self.shared.snapshot();
+                let stalls = snapshot.compiled.drop_method() == DropMethod::Stall
+                    && snapshot.compiled.mode() == Mode::Enforce;
+                let dropped = snapshot.turned.dropped.get();
+                if !stalls || dropped == 0.0 {
+                    return;
+                }
+                (STALL_PERIOD.mul_f64(dropped), dropped >= 1.0)
+            };
+            tokio::time::sleep(pause.0).await;
+            if !pause.1 {
+                return;
+            }
+        }
+    }
+}
+
+impl Listener for Gate {
+    type Io = GateStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (GateStream, SocketAddr) {
+        loop {
+            self.stall().await;
+            // axum's own listener: it waits and goes on where accept fails (EMFILE).
+            let (io, peer) = Listener::accept(&mut self.listener).await;
+            let snapshot = self.shared.snapshot();
+            let method = snapshot.compiled.drop_method();
+            if method == DropMethod::Stall || self.lets_in(peer, &snapshot) {
+                let connection = self.shared.connections.open(peer);
+                return (GateStream { io, connection, method }, peer);
+            }
+            self.shared.counters.count(Outcome::Dropped);
+            close(&io, method);
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Makes the end of `io` what `method` says, when it is dropped.
+fn close(io: &TcpStream, method: DropMethod) {
+    if method == DropMethod::Reset {
+        // Without it the connection still ends, with a FIN.
+        let _ = io.set_zero_linger();
+    }
+}
+
+/// A connection that the gate let in.
+#[derive(Debug)]
+pub struct GateStream {
+    io: TcpStream,
+    connection: Connection,
+    method: DropMethod,
+}
+
+// === impl GateStream ===
+
+impl GateStream {
+    /// An error when the switch was turned off: then nothing more is read or written.
+    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        let switch = &self.connection.switch;
+        switch.register(cx.waker());
+        self.check_now(switch.is_off())
+    }
+
+    fn check_now(&self, off: bool) -> io::Result<()> {
+        if off {
+            close(&self.io, self.method);
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, crate::offload::Dropped));
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for GateStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(cx)?;
+        Pin::new(&mut this.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for GateStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.check_now(this.connection.switch.is_off())?;
+        Pin::new(&mut this.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.check_now(this.connection.switch.is_off())?;
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

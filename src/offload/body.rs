@@ -1,0 +1,301 @@
+//! The body of a response: passed on and counted, rewritten as it streams, or never begun.
+
+use std::{
+    error::Error,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::{counters::Outcome, shared::Shared};
+use crate::{load::InFlightGuard, rewrite::Rewriter, servers::{Server, hash}};
+
+/// Any error of a body.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The request was dropped on purpose: the connection is to end without a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("dropped: the server is overloaded")]
+pub struct Dropped;
+
+/// Counts a request when it is over, however it ends.
+pub(super) struct Account {
+    shared: Arc<Shared>,
+    outcome: Outcome,
+    /// Nothing is counted for a request that was given up before its answer began.
+    answered: bool,
+    _in_flight: InFlightGuard,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("outcome", &self.outcome).finish_non_exhaustive()
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            _in_flight: shared.in_flight.enter(),
+            shared: shared.clone(),
+            outcome: Outcome::Served,
+            answered: false,
+        }
+    }
+
+    pub(super) fn with(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// A number unlike that of the requests around it.
+    pub(super) fn number(&self) -> u64 {
+        hash::mix(self.shared.counters.outcome(Outcome::Throttled))
+    }
+
+    fn answered(mut self) -> Self {
+        self.answered = true;
+        self
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if self.answered {
+            self.shared.counters.count(self.outcome);
+        }
+    }
+}
+
+/// Whose page it is.
+pub(super) struct PageRecord {
+    pub(super) server: Arc<Server>,
+    pub(super) path: u64,
+}
+
+pin_project! {
+    /// The body of a response that went through the layer. Errors are those of the inner body, or
+    /// [`Dropped`].
+    pub struct OffloadBody<B> {
+        #[pin]
+        kind: Kind<B>,
+        account: Option<Account>,
+    }
+}
+
+pin_project! {
+    #[project = KindProjection]
+    enum Kind<B> {
+        /// As it came.
+        Passing { #[pin] inner: B },
+        /// For a HEAD: what is left of the inner body is not its length any more.
+        Headless { #[pin] inner: B },
+        /// Rewritten.
+        Rewriting { #[pin] inner: B, page: Box<Streaming> },
+        /// Our own.
+        Full { bytes: Option<Bytes> },
+        /// An error instead of the first byte.
+        Nothing,
+    }
+}
+
+/// A page under way.
+struct Streaming {
+    rewriter: Rewriter,
+    record: PageRecord,
+    out: BytesMut,
+    /// Trailers wait until what the rewriter held back is out.
+    trailers: Option<HeaderMap>,
+    ended: bool,
+}
+
+// === impl OffloadBody ===
+
+impl<B> OffloadBody<B> {
+    const fn new(kind: Kind<B>, account: Option<Account>) -> Self {
+        Self { kind, account }
+    }
+
+    pub(super) fn untouched(inner: B) -> Self {
+        Self::new(Kind::Passing { inner }, None)
+    }
+
+    pub(super) fn passing(inner: B, account: Account) -> Self {
+        Self::new(Kind::Passing { inner }, Some(account.answered()))
+    }
+
+    pub(super) fn headless(inner: B, account: Account) -> Self {
+        Self::new(Kind::Headless { inner }, Some(account.answered()))
+    }
+
+    pub(super) fn rewriting(inner: B, rewriter: Rewriter, record: PageRecord, account: Account) -> Self {
+        let page = Box::new(Streaming {
+            rewriter,
+            record,
+            out: BytesMut::new(),
+            trailers: None,
+            ended: false,
+        });
+        Self::new(Kind::Rewriting { inner, page }, Some(account.answered()))
+    }
+
+    pub(super) fn full(bytes: Bytes, account: Account) -> Self {
+        let bytes = (!bytes.is_empty()).then_some(bytes);
+        Self::new(Kind::Full { bytes }, Some(account.answered()))
+    }
+
+    pub(super) fn empty(account: Account) -> Self {
+        Self::full(Bytes::new(), account)
+    }
+
+    pub(super) fn nothing(account: Account) -> Self {
+        Self::new(Kind::Nothing, Some(account.answered()))
+    }
+}
+
+impl<B> fmt::Debug for OffloadBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Passing { .. } => "passing",
+            Kind::Headless { .. } => "headless",
+            Kind::Rewriting { .. } => "rewriting",
+            Kind::Full { .. } => "full",
+            Kind::Nothing => "nothing",
+        };
+        f.debug_tuple("OffloadBody").field(&kind).finish()
+    }
+}
+
+impl<B> HttpBody for OffloadBody<B>
+where
+    B: HttpBody,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        let this = self.project();
+        let frame = match this.kind.project() {
+            KindProjection::Passing { inner } | KindProjection::Headless { inner } => {
+                ready!(inner.poll_frame(cx)).map(|frame| {
+                    // Without a copy where the data is `Bytes` already.
+                    frame
+                        .map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+                        .map_err(Into::into)
+                })
+            }
+            KindProjection::Rewriting { inner, page } => {
+                let shared = this.account.as_ref().map(|account| &*account.shared);
+                ready!(page.poll_frame(inner, cx, shared))
+            }
+            KindProjection::Full { bytes } => {
+                bytes.take().map(|bytes| Ok(Frame::data(bytes)))
+            }
+            KindProjection::Nothing => Some(Err(Dropped.into())),
+        };
+        if let (Some(Ok(frame)), Some(account)) = (&frame, this.account.as_ref())
+            && let Some(data) = frame.data_ref()
+        {
+            account.shared.bytes_sent.add(data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Passing { inner } | Kind::Headless { inner } => inner.is_end_stream(),
+            Kind::Rewriting { page, .. } => page.ended && page.out.is_empty() && page.trailers.is_none(),
+            Kind::Full { bytes } => bytes.is_none(),
+            Kind::Nothing => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Passing { inner } => inner.size_hint(),
+            Kind::Headless { .. } | Kind::Rewriting { .. } => SizeHint::default(),
+            Kind::Full { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            // Not a known length: the server must ask for the body, and meet the error.
+            Kind::Nothing => SizeHint::default(),
+        }
+    }
+}
+
+// === impl Streaming ===
+
+impl Streaming {
+    fn poll_frame<B>(
+        &mut self,
+        mut inner: Pin<&mut B>,
+        cx: &mut Context<'_>,
+        shared: Option<&Shared>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+    where
+        B: HttpBody,
+        B::Error: Into<BoxError>,
+    {
+        loop {
+            if !self.out.is_empty() {
+                let bytes = self.out.split().freeze();
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if self.ended {
+                let trailers = self.trailers.take();
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            match ready!(inner.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(mut data) => {
+                        while data.has_remaining() {
+                            let chunk = data.chunk();
+                            let length = chunk.len();
+                            self.rewriter.push(chunk, &mut self.out);
+                            data.advance(length);
+                        }
+                    }
+                    Err(frame) => {
+                        self.trailers = frame.into_trailers().ok();
+                        self.end(shared);
+                    }
+                },
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                None => self.end(shared),
+            }
+        }
+    }
+
+    /// The page is complete: what was held back goes out, what was seen is learnt.
+    fn end(&mut self, shared: Option<&Shared>) {
+        self.ended = true;
+        let summary = self.rewriter.finish(&mut self.out);
+        self.record.server.page_done(summary.links);
+        let Some(shared) = shared else { return };
+        if let Some(reason) = summary.bail_out {
+            shared.counters.bail_out(reason);
+        }
+        let paths = summary.objects.iter().map(|object| {
+            let path = object.split('?').next().unwrap_or_default();
+            hash::bytes(path.as_bytes())
+        });
+        shared.weights.learn_page(self.record.path, paths);
+    }
+}

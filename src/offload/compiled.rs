@@ -1,0 +1,268 @@
+//! The configuration, checked once and made ready for the request path.
+
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use http::HeaderName;
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::{
+    overloaded::Overloaded,
+    settings::{
+        DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings, PrimarySettings,
+        ThrottleAction, ThrottleSettings,
+    },
+    stay::Stay,
+};
+use crate::{
+    level::Share,
+    problem::Problem,
+    rewrite::{self, OwnHosts, Rules, Target, headers::Tag},
+    servers::{self, Server, Servers, networks},
+};
+
+/// The parts of the configuration that the layer is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// `mode`.
+    pub mode: Mode,
+    /// `[primary]`.
+    pub primary: &'a PrimarySettings,
+    /// `[offload]`.
+    pub offload: &'a OffloadSettings,
+    /// `[rewrite]`.
+    pub rewrite: &'a rewrite::Settings,
+    /// `[throttle]`.
+    pub throttle: &'a ThrottleSettings,
+    /// `[drop]`.
+    pub drop: DropSettings,
+}
+
+/// What the request path reads.
+#[derive(Debug)]
+pub struct Compiled {
+    pub(super) mode: Mode,
+    pub(super) share: Share,
+    pub(super) hold: Duration,
+    pub(super) hosts: Arc<OwnHosts>,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    pub(super) identity: Option<Identity>,
+    pub(super) token: String,
+    pub(super) redirect: GlobSet,
+    pub(super) rules: Arc<Rules>,
+    pub(super) servers: Servers,
+    /// In the order of `servers`.
+    pub(super) targets: Vec<ServerTarget>,
+    pub(super) policy: servers::Policy,
+    pub(super) bypass_paths: HashSet<String>,
+    pub(super) bypass_addresses: Vec<IpNet>,
+    pub(super) overloaded: Overloaded,
+    pub(super) throttle_drops: bool,
+    pub(super) stay: Stay,
+    pub(super) drop_method: DropMethod,
+}
+
+/// Where a server's links point, and what its pages' validators carry.
+#[derive(Debug, Clone)]
+pub(super) struct ServerTarget {
+    pub(super) target: Arc<Target>,
+    pub(super) tag: Tag,
+}
+
+/// Where the identity is.
+#[derive(Debug)]
+pub(super) enum Identity {
+    Cookie { name: String, key: Option<String> },
+    Header(HeaderName),
+}
+
+// === impl Compiled ===
+
+impl Compiled {
+    /// Checks and compiles.
+    ///
+    /// # Errors
+    /// Every problem, each with its key.
+    pub fn new(parts: Parts<'_>, now: Instant) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let Parts { primary, offload, throttle, .. } = parts;
+
+        let hosts = OwnHosts::new(&primary.hosts).unwrap_or_else(|wrong| {
+            problems.extend(wrong.into_iter().map(|index| {
+                Problem::new(
+                    format!("primary.hosts[{index}]"),
+                    format_args!("must be a host such as \"www.example.com\", found {:?}", primary.hosts[index]),
+                )
+            }));
+            OwnHosts::default()
+        });
+        let rules = Rules::new(parts.rewrite);
+        let rules = or_problems(rules, &mut problems, |error| Problem::new(error.key, error.message));
+        let version = rules.as_ref().map_or(0, Rules::version);
+        let (servers, targets) = servers(offload, version, now, &mut problems);
+        let names: Vec<&str> = offload.servers.iter().map(|server| server.name.as_str()).collect();
+        let policy = servers::Policy::new(&offload.select, &offload.clients, &names);
+        let policy = or_problems(policy, &mut problems, |problem| problem);
+        let overloaded = Overloaded::new(throttle.page.as_deref(), throttle.retry_after);
+        let overloaded = or_problems(overloaded.map_err(|problem| vec![problem]), &mut problems, |p| p);
+        let compiled = Self {
+            mode: parts.mode,
+            share: offload.share,
+            hold: offload.hold,
+            hosts: Arc::new(hosts),
+            trusted_proxies: networks(&primary.trusted_proxies, "primary.trusted_proxies", &mut problems),
+            identity: offload.identity.as_ref().and_then(|identity| Identity::new(identity, &mut problems)),
+            token: offload.token.clone(),
+            redirect: redirect(&offload.redirect, &mut problems),
+            bypass_paths: throttle.bypass.paths.iter().cloned().collect(),
+            bypass_addresses: networks(&throttle.bypass.addresses, "throttle.bypass.addresses", &mut problems),
+            throttle_drops: throttle.action == ThrottleAction::Drop,
+            stay: Stay::new(throttle.stay, &offload.token),
+            drop_method: parts.drop.method,
+            servers: servers.into(),
+            targets,
+            rules: Arc::new(match rules {
+                Some(rules) => rules,
+                None => return Err(problems),
+            }),
+            policy: match policy {
+                Some(policy) => policy,
+                None => return Err(problems),
+            },
+            overloaded: match overloaded {
+                Some(overloaded) => overloaded,
+                None => return Err(problems),
+            },
+        };
+        if problems.is_empty() { Ok(compiled) } else { Err(problems) }
+    }
+
+    /// The offload servers.
+    #[must_use]
+    pub fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    /// The mode.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether `address` is one of those that nothing is ever refused: trusted proxies and the configured
+    /// exceptions. (The offload servers' addresses are looked up at run time.)
+    pub(crate) fn exempts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        [&self.trusted_proxies, &self.bypass_addresses]
+            .into_iter()
+            .flatten()
+            .any(|network| network.contains(&address))
+    }
+
+    /// How a connection is closed unanswered.
+    pub(crate) const fn drop_method(&self) -> DropMethod {
+        self.drop_method
+    }
+}
+
+fn or_problems<T, E>(
+    result: Result<T, Vec<E>>,
+    problems: &mut Vec<Problem>,
+    into: impl Fn(E) -> Problem,
+) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(errors) => {
+            problems.extend(errors.into_iter().map(into));
+            None
+        }
+    }
+}
+
+fn servers(
+    offload: &OffloadSettings,
+    version: u32,
+    now: Instant,
+    problems: &mut Vec<Problem>,
+) -> (Vec<Arc<Server>>, Vec<ServerTarget>) {
+    let (mut servers, mut targets) = (Vec::new(), Vec::new());
+    for (index, settings) in offload.servers.iter().enumerate() {
+        let key = format!("offload.servers[{index}]");
+        settings.check(&key, problems);
+        let first = offload.servers[..index].iter().position(|other| other.name == settings.name);
+        if let Some(first) = first.filter(|_| !settings.name.is_empty()) {
+            problems.push(Problem::new(
+                format!("{key}.name"),
+                format_args!("must be unlike every other server's, found {:?} at `offload.servers[{first}]` too", settings.name),
+            ));
+        }
+        // What is wrong with the URL was told by `check`.
+        let Ok(url) = servers::server_url(&settings.url) else { continue };
+        let Ok(target) = Target::new(&settings.name, &url, settings.cors) else {
+            problems.push(Problem::new(format!("{key}.url"), "can't be the beginning of a link"));
+            continue;
+        };
+        targets.push(ServerTarget {
+            target: Arc::new(target),
+            tag: Tag::new(&settings.name, version),
+        });
+        servers.push(Arc::new(Server::new(settings.clone(), url, now)));
+    }
+    (servers, targets)
+}
+
+fn redirect(globs: &[String], problems: &mut Vec<Problem>) -> GlobSet {
+    let mut set = GlobSetBuilder::new();
+    for (index, glob) in globs.iter().enumerate() {
+        match Glob::new(glob) {
+            Ok(glob) => {
+                set.add(glob);
+            }
+            Err(error) => problems.push(Problem::new(
+                format!("offload.redirect[{index}]"),
+                format_args!("must be a glob such as \"/downloads/**\": {error}"),
+            )),
+        }
+    }
+    set.build().unwrap_or_else(|error| {
+        problems.push(Problem::new("offload.redirect", error));
+        GlobSet::empty()
+    })
+}
+
+// === impl Identity ===
+
+impl Identity {
+    fn new(settings: &IdentitySettings, problems: &mut Vec<Problem>) -> Option<Self> {
+        match (&settings.cookie, &settings.header) {
+            (Some(name), None) => Some(Self::Cookie {
+                name: name.clone(),
+                key: settings.key.clone(),
+            }),
+            (None, Some(name)) => {
+                if settings.key.is_some() {
+                    problems.push(Problem::new("offload.identity.key", "needs `cookie`: a header is believed from trusted proxies only"));
+                }
+                name.parse()
+                    .map_err(|_| {
+                        problems.push(Problem::new(
+                            "offload.identity.header",
+                            format_args!("must be the name of a header, found {name:?}"),
+                        ));
+                    })
+                    .ok()
+                    .map(Self::Header)
+            }
+            _ => {
+                problems.push(Problem::new("offload.identity", "must have either `cookie` or `header`"));
+                None
+            }
+        }
+    }
+}

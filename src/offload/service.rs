@@ -1,0 +1,281 @@
+//! The service: reads top to bottom in the order of the way of a request.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::extract::ConnectInfo;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::{
+    body::{Account, BoxError, OffloadBody},
+    client::{client, is_trusted},
+    counters::Outcome,
+    decide::{Decision, decide},
+    future::{Passing, ResponseFuture, Rewriting},
+    request::Kind,
+    settings::Mode,
+    shared::Shared,
+    snapshot::Snapshot,
+    stay,
+};
+use crate::{
+    level::Level,
+    rewrite::headers::prepare_request,
+    servers::{Client, hash},
+};
+
+/// What offload servers show with their pulls.
+pub const TOKEN_HEADER: &str = "x-overspill-token";
+
+/// A service around `S` that offloads, throttles and drops.
+#[derive(Debug, Clone)]
+pub struct Offload<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+// === impl Offload ===
+
+impl<S> Offload<S> {
+    pub(super) const fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
+    }
+}
+
+impl<S, B, ResBody> Service<Request<B>> for Offload<S>
+where
+    S: Service<Request<B>, Response = Response<ResBody>>,
+    ResBody: HttpBody,
+    ResBody::Error: Into<BoxError>,
+{
+    type Response = Response<OffloadBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let snapshot = self.shared.snapshot();
+        if snapshot.compiled.mode == Mode::Off {
+            return ResponseFuture::untouched(self.inner.call(request));
+        }
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+        let account = Account::new(&self.shared);
+
+        if is_bypassed(&mut request, peer, &snapshot) {
+            let account = account.with(Outcome::Bypassed);
+            return ResponseFuture::passing(self.inner.call(request), account, Passing::Unseen);
+        }
+
+        let path = hash::bytes(request.uri().path().as_bytes());
+        if snapshot.level == Level::Normal {
+            prepare_request(request.headers_mut(), None, false);
+            let passing = Passing::whole(path, request.method());
+            return ResponseFuture::passing(self.inner.call(request), account, passing);
+        }
+
+        let kind = Kind::of(&request, &snapshot.compiled);
+        let answer = self.decide(&request, peer, kind, &snapshot);
+        if snapshot.compiled.mode == Mode::Report {
+            prepare_request(request.headers_mut(), None, kind.wants_page);
+            let passing = Passing::whole(path, request.method());
+            let account = match answer.decision {
+                Decision::Serve => account,
+                Decision::Offload(_) => account.with(Outcome::Offloaded),
+                Decision::Redirect(_) => account.with(Outcome::Redirected),
+                Decision::Throttle => account.with(Outcome::Throttled),
+                Decision::Drop => account.with(Outcome::Dropped),
+            };
+            return ResponseFuture::passing(self.inner.call(request), account, passing);
+        }
+
+        match answer.decision {
+            Decision::Drop => self.drop_request(&request, peer, account, &snapshot),
+            Decision::Throttle if snapshot.compiled.throttle_drops => {
+                self.drop_request(&request, peer, account, &snapshot)
+            }
+            Decision::Throttle => throttled(&request, account, &snapshot),
+            Decision::Redirect(server) => self.redirect(&request, server, path, account, &snapshot),
+            Decision::Serve => {
+                prepare_request(request.headers_mut(), None, kind.wants_page);
+                let passing = Passing::whole(path, request.method()).staying(answer.stay);
+                ResponseFuture::passing(self.inner.call(request), account, passing)
+            }
+            Decision::Offload(server) => {
+                let rewriting = Rewriting::new(&request, peer, server, &snapshot, path, answer.stay);
+                prepare_request(request.headers_mut(), Some(rewriting.tag()), kind.wants_page);
+                ResponseFuture::rewriting(self.inner.call(request), account, rewriting)
+            }
+        }
+    }
+}
+
+/// A decision, and the cookie for who is let in by it.
+struct Answer {
+    decision: Decision,
+    stay: Option<HeaderValue>,
+}
+
+impl<S> Offload<S> {
+    fn decide<B>(
+        &self,
+        request: &Request<B>,
+        peer: Option<SocketAddr>,
+        kind: Kind,
+        snapshot: &Snapshot,
+    ) -> Answer {
+        let compiled = &snapshot.compiled;
+        let client: Client<'_> = client(peer.map(|peer| peer.ip()), request.headers(), compiled);
+        let now = Instant::now();
+        let has_room = |server: usize| {
+            match (compiled.servers.get(server), snapshot.servers.get(server)) {
+                (Some(server), Some(state)) => server.has_room(state.correction, now),
+                _ => false,
+            }
+        };
+        let unix = snapshot.unix_seconds();
+        let stays = || compiled.stay.holds(request.headers(), client.hash, unix);
+        let decision = decide(kind, &client, snapshot, &*self.shared.admit, stays, &has_room);
+        let let_in = snapshot.level >= Level::Throttle
+            && kind.begins
+            && matches!(decision, Decision::Serve | Decision::Offload(_));
+        Answer {
+            decision,
+            stay: let_in.then(|| compiled.stay.cookie(client.hash, unix)).flatten(),
+        }
+    }
+
+    /// Not a byte: the connection is closed by its switch where it came through the gate, else by an error
+    /// in the body before the head is written. Of a HEAD the body is never asked for: without the gate it
+    /// gets the 503.
+    fn drop_request<B, F, ResBody>(
+        &self,
+        request: &Request<B>,
+        peer: Option<SocketAddr>,
+        account: Account,
+        snapshot: &Snapshot,
+    ) -> ResponseFuture<F, ResBody>
+    where
+        ResBody: HttpBody,
+    {
+        let switch = peer.and_then(|peer| self.shared.connections.switch(peer));
+        if let Some(switch) = &switch {
+            switch.turn_off();
+        } else if request.method() == Method::HEAD {
+            return throttled(request, account, snapshot);
+        }
+        let account = account.with(Outcome::Dropped);
+        ResponseFuture::ready(Response::new(OffloadBody::nothing(account)))
+    }
+
+    fn redirect<B, F, ResBody>(
+        &self,
+        request: &Request<B>,
+        server: usize,
+        path: u64,
+        account: Account,
+        snapshot: &Snapshot,
+    ) -> ResponseFuture<F, ResBody>
+    where
+        ResBody: HttpBody,
+    {
+        let compiled = &snapshot.compiled;
+        let account = account.with(Outcome::Redirected);
+        let mut response = Response::new(OffloadBody::empty(account));
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        if let (Some(server), Some(target)) = (compiled.servers.get(server), compiled.targets.get(server)) {
+            let target = target.target.prefix();
+            let path_and_query = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            if let Ok(location) = HeaderValue::try_from(format!("{target}{path_and_query}")) {
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+            server.assign(self.shared.weights.object(path).unwrap_or(0), Instant::now());
+        }
+        ResponseFuture::ready(response)
+    }
+}
+
+fn throttled<B, F, ResBody>(
+    request: &Request<B>,
+    account: Account,
+    snapshot: &Snapshot,
+) -> ResponseFuture<F, ResBody>
+where
+    ResBody: HttpBody,
+{
+    let account = account.with(Outcome::Throttled);
+    let overloaded = &snapshot.compiled.overloaded;
+    // Whose turn it is to come back when: anything that differs from request to request will do.
+    let jitter = account.number();
+    let response = overloaded.response(request.method(), request.headers(), jitter);
+    ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)))
+}
+
+/// Health paths, exempt addresses, and the offload servers' pulls. Takes the token off, whether it is right
+/// or wrong: the application has no use for it.
+fn is_bypassed<B>(request: &mut Request<B>, peer: Option<SocketAddr>, snapshot: &Snapshot) -> bool {
+    let compiled = &snapshot.compiled;
+    let shown = request.headers_mut().remove(TOKEN_HEADER);
+    let is_pull = shown.is_some_and(|shown| {
+        !compiled.token.is_empty()
+            && bool::from(subtle::ConstantTimeEq::ct_eq(shown.as_bytes(), compiled.token.as_bytes()))
+    });
+    if is_pull || compiled.bypass_paths.contains(request.uri().path()) {
+        return true;
+    }
+    if compiled.bypass_addresses.is_empty() {
+        return false;
+    }
+    let client = client(peer.map(|peer| peer.ip()), request.headers(), compiled);
+    client.address.is_some_and(|address| {
+        compiled.bypass_addresses.iter().any(|network| network.contains(&address))
+    })
+}
+
+/// Whether the page was asked for over https: as the connection says, or a trusted proxy.
+pub(super) fn is_https<B>(request: &Request<B>, peer: Option<SocketAddr>, snapshot: &Snapshot) -> bool {
+    let trusted = is_trusted(peer.map(|peer| peer.ip()), &snapshot.compiled.trusted_proxies);
+    if trusted && let Some(proto) = forwarded_proto(request.headers()) {
+        return proto.eq_ignore_ascii_case("https");
+    }
+    request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)
+}
+
+/// What the last proxy says of the scheme.
+fn forwarded_proto(headers: &HeaderMap) -> Option<&str> {
+    let by_x = headers
+        .get_all("x-forwarded-proto")
+        .iter()
+        .next_back()
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.rsplit(',').next())
+        .map(str::trim);
+    by_x.or_else(|| {
+        let last = headers.get_all(header::FORWARDED).iter().next_back()?.to_str().ok()?;
+        last.rsplit(',').next()?.split(';').find_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("proto").then(|| value.trim().trim_matches('"'))
+        })
+    })
+}
+
+/// Gives `cookie` to who was let in.
+pub(super) fn let_stay(headers: &mut HeaderMap, cookie: Option<HeaderValue>) {
+    if let Some(cookie) = cookie {
+        stay::give(headers, cookie);
+    }
+}

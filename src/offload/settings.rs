@@ -1,0 +1,227 @@
+//! What the layer reads of the configuration.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    level::Share,
+    servers::{ClientRuleSettings, Criterion, ServerSettings},
+    units,
+};
+
+/// `mode`: how far the layer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Requests pass as if the layer were not there.
+    Off,
+    /// Decides and counts, but changes nothing.
+    Report,
+    /// Does what it decides.
+    #[default]
+    Enforce,
+}
+
+impl Mode {
+    /// The name in configuration and status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Report => "report",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// `[primary]`: the server that owns the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrimarySettings {
+    /// Where `overspill serve` listens. The layer does not read it. Default: `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// The folder that `overspill serve` serves. Default: `static/site` where no upstream is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<PathBuf>,
+    /// The HTTP server that `overspill serve` stands in front of, instead of a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// The site's own names: links to them are its own. The request's Host always counts. Default: none.
+    pub hosts: Vec<String>,
+    /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and identity header are believed.
+    /// Default: none.
+    pub trusted_proxies: Vec<String>,
+}
+
+impl Default for PrimarySettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            site: None,
+            upstream: None,
+            hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// `[offload]`: when objects are linked elsewhere, and where to.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OffloadSettings {
+    /// The predetermined period: an episode lasts at least this long. `"0s"` is allowed. Default: 30s.
+    #[serde(with = "units::duration")]
+    pub hold: Duration,
+    /// The part of the visitors that is offloaded: `"auto"`, or a ratio from 0 to 1. Default: auto.
+    pub share: Share,
+    /// What decides which server takes a visitor, in this order. Default: client, price, load.
+    pub select: Vec<Criterion>,
+    /// Globs of paths that are routed to the server by a 307 redirect. Default: none.
+    pub redirect: Vec<String>,
+    /// What tells visitors apart. Default: their address (IPv6: its /64).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentitySettings>,
+    /// Shared with the offload servers: their pulls carry it as `X-Overspill-Token`, and their load reports
+    /// are asked for with it. Default: none, and then no pull is known as one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub token: String,
+    /// The offload servers. Default: none.
+    pub servers: Vec<ServerSettings>,
+    /// Which servers are for whom. Default: all for everyone.
+    pub clients: Vec<ClientRuleSettings>,
+}
+
+impl Default for OffloadSettings {
+    fn default() -> Self {
+        Self {
+            hold: Duration::from_secs(30),
+            share: Share::Auto,
+            select: vec![Criterion::Client, Criterion::Price, Criterion::Load],
+            redirect: Vec::new(),
+            identity: None,
+            token: String::new(),
+            servers: Vec::new(),
+            clients: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for OffloadSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the token nor the identity's key belongs in a log.
+        f.debug_struct("OffloadSettings")
+            .field("hold", &self.hold)
+            .field("share", &self.share)
+            .field("servers", &self.servers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `offload.identity`: a cookie or a header.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdentitySettings {
+    /// The cookie that carries the identity. Without `key` it can be forged by the visitor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// The header that carries it; believed from `primary.trusted_proxies` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The cookie must be `<identity>.<hex of HMAC-SHA256(key, identity)>`; any other is no identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+impl fmt::Debug for IdentitySettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentitySettings")
+            .field("cookie", &self.cookie)
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `[throttle]`: who is turned away, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ThrottleSettings {
+    /// The page, a minijinja template; it may use `retry_after` (seconds). Default: the built-in page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<PathBuf>,
+    /// What those get who are turned away. Default: the page.
+    pub action: ThrottleAction,
+    /// What `Retry-After` tells, at least; up to half as much again, so that the crowd does not come back
+    /// at once. Default: 10s.
+    #[serde(with = "units::duration")]
+    pub retry_after: Duration,
+    /// How long who was let in stays in, by a signed cookie; `"0s"`: no cookie. Default: 5m.
+    #[serde(with = "units::duration")]
+    pub stay: Duration,
+    /// Who is never turned away.
+    pub bypass: BypassSettings,
+}
+
+impl Default for ThrottleSettings {
+    fn default() -> Self {
+        Self {
+            page: None,
+            action: ThrottleAction::Page,
+            retry_after: Duration::from_secs(10),
+            stay: Duration::from_secs(300),
+            bypass: BypassSettings::default(),
+        }
+    }
+}
+
+/// `throttle.action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThrottleAction {
+    /// A 503 with a page that says that the server is overloaded.
+    #[default]
+    Page,
+    /// Nothing: the connection is closed.
+    Drop,
+}
+
+/// `throttle.bypass`: requests that the layer does not touch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BypassSettings {
+    /// Exact paths. Default: `/healthz`.
+    pub paths: Vec<String>,
+    /// Networks of clients; the gate lets them pass, too. Default: none.
+    pub addresses: Vec<String>,
+}
+
+impl Default for BypassSettings {
+    fn default() -> Self {
+        Self {
+            paths: vec!["/healthz".to_owned()],
+            addresses: Vec::new(),
+        }
+    }
+}
+
+/// `[drop]`: how a connection is closed unanswered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DropSettings {
+    /// Default: close.
+    pub method: DropMethod,
+}
+
+/// `drop.method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DropMethod {
+    /// The connection is closed: the client sees an empty reply.
+    #[default]
+    Close,
+    /// The connection is reset.
+    Reset,
+    /// New connections are not accepted for the dropped part of the time: they wait in the kernel's queue,
+    /// whoever makes them. Requests on connections that are there already are closed.
+    Stall,
+}

@@ -1,0 +1,123 @@
+//! What the layer, the gate, the control loop and the status share.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use super::{
+    connections::Connections,
+    control::{Control, Input, Override},
+    counters::Counters,
+    decide::Admit,
+    snapshot::Snapshot,
+    weights::Weights,
+};
+use crate::{
+    load::{BytesSent, InFlight, Reading},
+    servers::AssignedRate,
+};
+
+/// One Overspill's state.
+#[derive(Debug)]
+pub struct Shared {
+    /// Written by the control loop, read by everyone.
+    snapshot: ArcSwap<Snapshot>,
+    /// The addresses that nothing is refused beside the configured ones: the offload servers'. Written by
+    /// the control loop, read by the gate.
+    server_addresses: ArcSwap<Vec<IpAddr>>,
+    /// Requests in flight. Written by the request path.
+    pub in_flight: InFlight,
+    /// Bytes of our responses. Written by the request path.
+    pub bytes_sent: BytesSent,
+    /// What the primary is promised to send. Written by the request path.
+    pub assigned: AssignedRate,
+    /// What happened. Written by the request path.
+    pub counters: Counters,
+    /// Sizes of pages and objects. Written by the request path.
+    pub weights: Weights,
+    /// Open connections. Written by the gate.
+    pub connections: Arc<Connections>,
+    pub(super) admit: Arc<dyn Admit>,
+    /// Taken by the control loop, and by an operator's hand; never on the request path.
+    control: Mutex<(Control, Vec<Reading>)>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Before the first step.
+    #[must_use]
+    pub fn new(
+        control: Control,
+        snapshot: Snapshot,
+        in_flight: InFlight,
+        bytes_sent: BytesSent,
+        admit: Arc<dyn Admit>,
+    ) -> Self {
+        Self {
+            assigned: AssignedRate::new(snapshot.at),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            server_addresses: ArcSwap::default(),
+            in_flight,
+            bytes_sent,
+            counters: Counters::default(),
+            weights: Weights::default(),
+            connections: Arc::default(),
+            admit,
+            control: Mutex::new((control, Vec::new())),
+        }
+    }
+
+    /// The snapshot as of now.
+    #[must_use]
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Takes a step with fresh `readings`.
+    pub fn step(&self, readings: &[Reading], now: Instant) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.1 = readings.to_vec();
+        self.publish(&mut control, now);
+    }
+
+    /// Holds a level by hand, or lets it go; in effect when this returns.
+    pub fn hold(&self, overridden: Option<Override>, now: Instant) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.0.hold(overridden);
+        self.publish(&mut control, now);
+    }
+
+    fn publish(&self, (control, readings): &mut (Control, Vec<Reading>), now: Instant) {
+        let snapshot = control.step(Input {
+            readings,
+            primary_assigned: self.assigned.rate(now),
+            now,
+            wall: SystemTime::now(),
+        });
+        let addresses = snapshot
+            .compiled
+            .servers
+            .iter()
+            .flat_map(|server| server.addresses())
+            .map(|address| address.to_canonical())
+            .collect();
+        self.server_addresses.store(Arc::new(addresses));
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Whether the gate lets connections from `address` pass whatever the level: a trusted proxy's, an
+    /// exempt one's, an offload server's.
+    pub(crate) fn gate_exempts(&self, snapshot: &Snapshot, address: IpAddr) -> bool {
+        snapshot.compiled.exempts(address)
+            || self
+                .server_addresses
+                .load()
+                .contains(&address.to_canonical())
+    }
+}

@@ -1,0 +1,90 @@
+//! What the request path knows: one immutable value, published some times a second.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::compiled::Compiled;
+use crate::{
+    level::{Level, Turned},
+    load::Reading,
+    servers::{Choose, ServerState},
+    units::Ratio,
+};
+
+/// Everything that is decided for the time until the next snapshot.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The configuration.
+    pub compiled: Arc<Compiled>,
+    /// When this was made.
+    pub at: Instant,
+    /// The same by the calendar.
+    pub wall: SystemTime,
+    /// The level.
+    pub level: Level,
+    /// Until when the level is held by hand.
+    pub overridden_until: Option<Instant>,
+    /// Which part of the visitors is offloaded.
+    pub share: Ratio,
+    /// Which part of the new visitors is turned away.
+    pub turned: Turned,
+    /// Those are turned away too for whom a server has room: all that could be moved has been moved, and
+    /// the primary is still overloaded (or an operator has said so).
+    pub turn_away_offloaded: bool,
+    /// An operator has said that nothing is answered.
+    pub drop_everything: bool,
+    /// The admission epoch.
+    pub epoch: u64,
+    /// How long the offload episode lasts at least.
+    pub hold_left: Duration,
+    /// The servers, in the order of the configuration.
+    pub servers: Vec<ServerState>,
+    /// Chooses among them.
+    pub choose: Arc<dyn Choose>,
+    /// The signals.
+    pub readings: Vec<Reading>,
+    /// What the primary is promised to send, in bytes a second.
+    pub primary_assigned: f64,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Before the first look at the load: everything is served.
+    #[must_use]
+    pub fn initial(compiled: Arc<Compiled>, choose: Arc<dyn Choose>, now: Instant, wall: SystemTime) -> Self {
+        let servers = compiled
+            .servers
+            .iter()
+            .map(|server| server.state(false, now))
+            .collect();
+        Self {
+            compiled,
+            at: now,
+            wall,
+            level: Level::Normal,
+            overridden_until: None,
+            share: Ratio::ZERO,
+            turned: Turned::default(),
+            turn_away_offloaded: false,
+            drop_everything: false,
+            epoch: 0,
+            hold_left: Duration::ZERO,
+            servers,
+            choose,
+            readings: Vec::new(),
+            primary_assigned: 0.0,
+        }
+    }
+
+    /// Seconds since 1970 when this was made: exact enough for cookies, and no clock on the request path.
+    pub(super) fn unix_seconds(&self) -> u64 {
+        self.wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+}

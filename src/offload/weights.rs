@@ -1,0 +1,190 @@
+//! How heavy pages are: learnt from what passes by.
+//!
+//! Two tables of atomics, indexed by a hash of the path: bounded in memory, without a lock and without an
+//! allocation. A slot holds the upper bits of the hash and the size; on a collision the later one wins,
+//! which costs an estimate, never correctness.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::decide::Decision;
+
+const SLOTS: usize = 1 << 15;
+/// Of a slot's 64 bits so many hold the size: up to a terabyte.
+const SIZE_BITS: u32 = 40;
+/// What a page's objects weigh before anything is known: about the median of the web.
+const UNKNOWN_PAGE: u64 = 500_000;
+
+/// Sizes by path.
+#[derive(Debug)]
+struct Table {
+    slots: Box<[AtomicU64]>,
+}
+
+// === impl Table ===
+
+impl Table {
+    fn new() -> Self {
+        Self {
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    fn place(path: u64) -> (usize, u64) {
+        ((path as usize) % SLOTS, path >> SIZE_BITS)
+    }
+
+    fn get(&self, path: u64) -> Option<u64> {
+        let (slot, tag) = Self::place(path);
+        let word = self.slots.get(slot)?.load(Ordering::Relaxed);
+        (word != 0 && word >> SIZE_BITS == tag).then_some(word & ((1 << SIZE_BITS) - 1))
+    }
+
+    fn set(&self, path: u64, size: u64) {
+        let (slot, tag) = Self::place(path);
+        if let Some(slot) = self.slots.get(slot) {
+            let word = tag << SIZE_BITS | size.min((1 << SIZE_BITS) - 1);
+            // Most of the time it is known already: a read leaves the cache line shared.
+            if slot.load(Ordering::Relaxed) != word {
+                slot.store(word, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// What is known of pages' and objects' sizes.
+#[derive(Debug)]
+pub struct Weights {
+    objects: Table,
+    pages: Table,
+    /// Pages that the primary served whole, and the bytes of objects that it served: what a visitor really
+    /// fetches, browser caches and robots included.
+    pages_served: AtomicU64,
+    object_bytes_served: AtomicU64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self {
+            objects: Table::new(),
+            pages: Table::new(),
+            pages_served: AtomicU64::new(0),
+            object_bytes_served: AtomicU64::new(0),
+        }
+    }
+}
+
+// === impl Weights ===
+
+impl Weights {
+    /// An object's size, known from the folder or from having passed.
+    pub fn learn_object(&self, path: u64, bytes: u64) {
+        self.objects.set(path, bytes);
+    }
+
+    /// The size of the object at `path`.
+    #[must_use]
+    pub fn object(&self, path: u64) -> Option<u64> {
+        self.objects.get(path)
+    }
+
+    /// A page's objects, found when it was scanned. An object of unknown size counts as the mean of the known.
+    pub fn learn_page(&self, page: u64, objects: impl Iterator<Item = u64>) {
+        let (mut known, mut sum, mut unknown) = (0, 0, 0);
+        for object in objects {
+            match self.object(object) {
+                Some(bytes) => {
+                    known += 1;
+                    sum += bytes;
+                }
+                None => unknown += 1,
+            }
+        }
+        if known > 0 {
+            self.pages.set(page, sum + sum / known * unknown);
+        } else if unknown == 0 {
+            self.pages.set(page, 0);
+        }
+    }
+
+    /// The primary served a page whose objects it serves itself.
+    pub fn page_served(&self) {
+        self.pages_served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The primary served an object.
+    pub fn object_served(&self, bytes: u64) {
+        self.object_bytes_served.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes of the objects of `page`: from its scan, else what visitors fetched for a page so far, else
+    /// a guess.
+    #[must_use]
+    pub fn page(&self, page: u64) -> u64 {
+        self.pages.get(page).unwrap_or_else(|| {
+            let pages = self.pages_served.load(Ordering::Relaxed);
+            let bytes = self.object_bytes_served.load(Ordering::Relaxed);
+            // A handful of pages is no experience.
+            if pages >= 10 { bytes / pages } else { UNKNOWN_PAGE }
+        })
+    }
+
+    /// What the primary itself is promised to send for a page of `bytes`.
+    #[must_use]
+    pub fn of_decision(&self, decision: Decision, page: u64, bytes: u64) -> u64 {
+        match decision {
+            Decision::Serve => bytes + self.page(page),
+            _ => bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servers::hash::bytes as path;
+
+    #[test]
+    fn a_page_weighs_what_its_objects_weigh() {
+        let weights = Weights::default();
+        weights.learn_object(path(b"/a.png"), 1_000);
+        weights.learn_object(path(b"/b.png"), 3_000);
+        let objects = [&b"/a.png"[..], b"/b.png", b"/unknown.png"];
+        weights.learn_page(path(b"/"), objects.into_iter().map(path));
+        assert_eq!(weights.page(path(b"/")), 6_000, "the unknown counts as the mean");
+        weights.learn_page(path(b"/plain"), std::iter::empty());
+        assert_eq!(weights.page(path(b"/plain")), 0);
+    }
+
+    #[test]
+    fn an_unknown_page_weighs_what_visitors_fetched_so_far() {
+        let weights = Weights::default();
+        assert_eq!(weights.page(1), UNKNOWN_PAGE);
+        for _ in 0..10 {
+            weights.page_served();
+            weights.object_served(20_000);
+        }
+        assert_eq!(weights.page(1), 20_000);
+    }
+
+    #[test]
+    fn the_primary_counts_the_page_alone_for_an_offloaded_visitor() {
+        let weights = Weights::default();
+        weights.learn_object(path(b"/a.png"), 50_000);
+        weights.learn_page(path(b"/"), std::iter::once(path(b"/a.png")));
+        assert_eq!(weights.of_decision(Decision::Serve, path(b"/"), 4_000), 54_000);
+        assert_eq!(weights.of_decision(Decision::Offload(0), path(b"/"), 4_000), 4_000);
+    }
+
+    #[test]
+    fn sizes_are_kept_per_path() {
+        let weights = Weights::default();
+        for n in 0..1_000u64 {
+            weights.learn_object(path(&n.to_le_bytes()), n);
+        }
+        let right = (0..1_000u64)
+            .filter(|n| weights.object(path(&n.to_le_bytes())) == Some(*n))
+            .count();
+        assert!(right > 950, "{right}");
+        assert!((1_000..2_000u64).all(|n| weights.object(path(&n.to_le_bytes())).is_none()));
+    }
+}
