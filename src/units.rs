@@ -372,6 +372,39 @@ pub mod duration {
         humantime::parse_duration(text.trim())
             .map_err(|_| super::unit_error("a duration such as \"250ms\" or \"30s\"", text))
     }
+
+    /// A duration that may be left out, for `#[serde(default, with = "units::duration::option")]`.
+    pub mod option {
+        use std::time::Duration;
+
+        use serde::{Deserialize, Deserializer, Serializer, de};
+
+        /// Prints as [`serialize`](super::serialize) does, or nothing.
+        ///
+        /// # Errors
+        /// Those of the serializer.
+        pub fn serialize<S: Serializer>(
+            value: &Option<Duration>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match value {
+                Some(value) => super::serialize(value, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        /// Reads as [`deserialize`](super::deserialize) does, or nothing.
+        ///
+        /// # Errors
+        /// Names what was expected where the text is no duration.
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            Option::<String>::deserialize(deserializer)?
+                .map(|text| super::parse(&text).map_err(de::Error::custom))
+                .transpose()
+        }
+    }
 }
 
 #[cfg(test)]
