@@ -4,10 +4,15 @@ pub mod csp;
 mod escape;
 pub mod headers;
 mod kind;
+mod link;
 mod page;
 mod rules;
 mod scan;
+mod scope;
 mod settings;
+mod splice;
+pub mod srcset;
+mod table;
 mod target;
 
 pub use kind::{Kind, Kinds};

@@ -1,9 +1,10 @@
 //! The settings, checked and compiled: what may be moved, by path.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use lol_html::{Selector, errors::SelectorError};
 use sha2::{Digest, Sha256};
 
-use super::Settings;
+use super::{Settings, table};
 
 /// A setting that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +23,8 @@ pub struct Rules {
     exclude: GlobSet,
     /// Pairs of `rewrite.attributes`, lower-case: element, attribute.
     attributes: Vec<(Box<str>, Box<str>)>,
+    /// The elements to look at: parsed here, since that takes longer than a small page does.
+    selector: Selector,
     version: u32,
 }
 
@@ -49,15 +52,16 @@ impl Rules {
                 });
             }
         }
-        if !errors.is_empty() {
-            return Err(errors);
+        match selector(&attributes, &mut errors) {
+            Some(selector) if errors.is_empty() => Ok(Self {
+                include,
+                exclude,
+                attributes,
+                selector,
+                version: version(settings),
+            }),
+            _ => Err(errors),
         }
-        Ok(Self {
-            include,
-            exclude,
-            attributes,
-            version: version(settings),
-        })
     }
 
     /// Names the rules: equal settings have equal versions in every process of this version of the
@@ -73,6 +77,10 @@ impl Rules {
     pub fn is_object(&self, path: &str) -> bool {
         let path = path.strip_prefix('/').unwrap_or(path);
         self.include.is_match(path) && !self.exclude.is_match(path)
+    }
+
+    pub(super) const fn selector(&self) -> &Selector {
+        &self.selector
     }
 
     /// The pairs of `rewrite.attributes`: element, attribute.
@@ -135,23 +143,49 @@ fn globs(key: &str, patterns: &[String], errors: &mut Vec<RuleError>) -> GlobSet
     })
 }
 
-/// Whether `name` can be the name of an element or attribute: what the HTML tokenizer lets through,
-/// less what nobody writes.
-fn is_name(name: &str) -> bool {
+fn selector(pairs: &[(Box<str>, Box<str>)], errors: &mut Vec<RuleError>) -> Option<Selector> {
+    let mut text = table::SELECTOR.to_owned();
+    for (element, _) in pairs {
+        text.push(',');
+        text.push_str(element);
+    }
+    text.parse()
+        .map_err(|error: SelectorError| {
+            errors.push(RuleError {
+                key: "rewrite.attributes".to_owned(),
+                message: error.to_string(),
+            });
+        })
+        .ok()
+}
+
+/// Whether `name` can be the name of an element, or of an attribute, which may have `more` marks.
+fn is_name(name: &str, more: &[char]) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name
             .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_') || more.contains(&c))
 }
+
+/// Elements that the page itself hangs on: nothing of theirs is an object.
+const NEVER: [&str; 3] = ["base", "meta", "html"];
 
 fn pairs(texts: &[String], errors: &mut Vec<RuleError>) -> Vec<(Box<str>, Box<str>)> {
     let mut pairs = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         match text.split_once(':') {
-            Some((element, attribute)) if is_name(element) && is_name(attribute) => pairs.push((
-                element.to_ascii_lowercase().into(),
-                attribute.to_ascii_lowercase().into(),
-            )),
+            Some((element, attribute))
+                if is_name(element, &[])
+                    && is_name(attribute, &[':', '.'])
+                    && !NEVER
+                        .iter()
+                        .any(|never| never.eq_ignore_ascii_case(element)) =>
+            {
+                pairs.push((
+                    element.to_ascii_lowercase().into(),
+                    attribute.to_ascii_lowercase().into(),
+                ));
+            }
             _ => errors.push(RuleError {
                 key: format!("rewrite.attributes[{index}]"),
                 message: format!(
@@ -208,7 +242,7 @@ mod tests {
         let errors = Rules::new(&Settings {
             include: vec!["**/*.png".into(), "a{b".into()],
             exclude: vec!["[".into(), String::new()],
-            attributes: vec!["img:data-zoom".into(), "img".into(), "a b:c".into()],
+            attributes: vec!["img:data-zoom".into(), "img".into(), "base:href".into()],
             modules: true,
             fallback: true,
         })

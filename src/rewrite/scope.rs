@@ -1,0 +1,67 @@
+//! The open elements that those within them hang on.
+
+use super::table::{Attributes, Fetch};
+
+/// What is open at a place of the page.
+#[derive(Debug, Default)]
+pub(super) struct Scopes {
+    /// `data-overspill="off"`: nothing within moves.
+    pub(super) off: bool,
+    /// How many `template`s: their content is not part of the page, so a `base` in one is none.
+    pub(super) templates: u32,
+    /// A `picture`: its sources are fetched as the `crossorigin` of its `img` says, which comes last.
+    pub(super) picture: bool,
+    /// A `video` or `audio`: its sources are fetched as its `crossorigin` says.
+    pub(super) media: Fetch,
+}
+
+/// What an end tag ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Closes {
+    pub(super) off: bool,
+    pub(super) template: bool,
+    pub(super) picture: bool,
+    pub(super) media: bool,
+}
+
+// === impl Closes ===
+
+impl Closes {
+    pub(super) const fn is_any(self) -> bool {
+        self.off || self.template || self.picture || self.media
+    }
+}
+
+// === impl Scopes ===
+
+impl Scopes {
+    /// An HTML element that can have content begins.
+    pub(super) fn open(&mut self, tag: &str, attributes: &Attributes<'_, '_>) -> Closes {
+        let mut closes = Closes::default();
+        match tag {
+            "template" => {
+                self.templates += 1;
+                closes.template = true;
+            }
+            "picture" => {
+                self.picture = true;
+                closes.picture = true;
+            }
+            "video" | "audio" => {
+                self.media = Fetch::of(attributes);
+                closes.media = self.media != Fetch::Plain;
+            }
+            _ => {}
+        }
+        closes
+    }
+
+    pub(super) fn close(&mut self, closes: Closes) {
+        self.off &= !closes.off;
+        self.picture &= !closes.picture;
+        self.templates -= u32::from(closes.template);
+        if closes.media {
+            self.media = Fetch::Plain;
+        }
+    }
+}
