@@ -1,5 +1,7 @@
 //! Keeps a web site up when more people come than its server can serve.
 
+#[cfg(feature = "server")]
+pub mod front;
 pub mod gate;
 pub mod level;
 pub mod load;
@@ -7,6 +9,10 @@ pub mod offload;
 mod problem;
 pub mod rewrite;
 pub mod servers;
+#[cfg(feature = "server")]
+pub mod site;
 pub mod units;
+#[cfg(feature = "server")]
+pub mod upstream;
 
 pub use problem::Problem;

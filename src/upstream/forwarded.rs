@@ -1,0 +1,154 @@
+//! Who the client was, told to the upstream.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// An extension of a request: its peer is a proxy whose word on the client counts. Without it, what the
+/// request says about its way is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrustedForwarding;
+
+/// An extension of a request: it came over TLS, so `X-Forwarded-Proto` is `https`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverTls;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Applications believe these, and we do not set them: a client must not either.
+const ALSO_BELIEVED: [HeaderName; 2] = [
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+/// What is known of a request's way to us.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way<'a> {
+    /// The other end of the connection.
+    pub(super) peer: Option<IpAddr>,
+    /// [`TrustedForwarding`].
+    pub(super) is_trusted: bool,
+    /// [`OverTls`].
+    pub(super) is_tls: bool,
+    /// The host that was asked for.
+    pub(super) host: Option<&'a HeaderValue>,
+}
+
+/// Writes `X-Forwarded-For`, `-Proto` and `-Host`.
+pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>) {
+    if !way.is_trusted {
+        let claimed: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("x-forwarded-"))
+            .cloned()
+            .collect();
+        for name in claimed.iter().chain(&ALSO_BELIEVED) {
+            headers.remove(name);
+        }
+    }
+    if let Some(peer) = way.peer {
+        let chain = chain(headers, peer.to_canonical());
+        headers.insert(FOR, chain);
+    }
+    let proto = HeaderValue::from_static(if way.is_tls { "https" } else { "http" });
+    headers.entry(PROTO).or_insert(proto);
+    if let Some(host) = way.host {
+        headers.entry(HOST).or_insert_with(|| host.clone());
+    }
+}
+
+/// The addresses so far, and the peer's: one line, since not every application reads more.
+fn chain(headers: &HeaderMap, peer: IpAddr) -> HeaderValue {
+    let mut chain: Vec<u8> = Vec::new();
+    for line in headers.get_all(FOR) {
+        chain.extend_from_slice(line.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    chain.extend_from_slice(peer.to_string().as_bytes());
+    HeaderValue::from_bytes(&chain).expect("header values and an address make a header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(
+        lines: &[(&'static str, &str)],
+        peer: &str,
+        is_trusted: bool,
+        is_tls: bool,
+    ) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let host = HeaderValue::from_static("shop.example");
+        let peer = peer.parse().ok();
+        write_forwarded(
+            &mut headers,
+            Way {
+                peer,
+                is_trusted,
+                is_tls,
+                host: Some(&host),
+            },
+        );
+        let mut told: Vec<String> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        told.sort();
+        told
+    }
+
+    const CLAIMS: [(&str, &str); 7] = [
+        ("x-forwarded-for", "1.2.3.4"),
+        ("x-forwarded-for", "5.6.7.8"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-prefix", "/admin"),
+        ("forwarded", "for=1.2.3.4"),
+        ("x-real-ip", "1.2.3.4"),
+    ];
+
+    #[test]
+    fn a_strangers_claims_are_replaced() {
+        assert_eq!(
+            told(&CLAIMS, "::ffff:192.0.2.7", false, false),
+            [
+                "x-forwarded-for: 192.0.2.7",
+                "x-forwarded-host: shop.example",
+                "x-forwarded-proto: http"
+            ]
+        );
+        assert_eq!(
+            told(&CLAIMS, "unknown", false, true),
+            ["x-forwarded-host: shop.example", "x-forwarded-proto: https"]
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxys_word_is_kept_and_the_proxy_appended() {
+        assert_eq!(
+            told(&CLAIMS, "2001:db8::1", true, false),
+            [
+                "forwarded: for=1.2.3.4",
+                "x-forwarded-for: 1.2.3.4, 5.6.7.8, 2001:db8::1",
+                "x-forwarded-host: evil.example",
+                "x-forwarded-prefix: /admin",
+                "x-forwarded-proto: https",
+                "x-real-ip: 1.2.3.4",
+            ]
+        );
+        assert_eq!(
+            told(&[], "192.0.2.7", true, false),
+            [
+                "x-forwarded-for: 192.0.2.7",
+                "x-forwarded-host: shop.example",
+                "x-forwarded-proto: http"
+            ]
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! Headers that are for one hop only (RFC 9110 section 7.6.1).
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+/// For one hop by definition, whether `Connection` names them or not. `Trailer` is not among them: it
+/// describes the message.
+const ONE_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+];
+
+/// Takes off what was meant for this hop alone. A client that takes trailers may say so to the upstream,
+/// too: `TE: trailers` stays.
+pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
+    let takes_trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        // They say where the message goes and where it ends: no peer may have them taken off.
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+        .collect();
+    for name in named.iter().chain(&ONE_HOP) {
+        headers.remove(name);
+    }
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("TE"));
+    }
+}
+
+/// The comma-separated tokens of every line of a header, without parameters. Bytes, since one that is
+/// no ASCII must not hide the tokens beside it.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .map(|token| {
+            token
+                .split(|&byte| byte == b';')
+                .next()
+                .unwrap_or_default()
+                .trim_ascii()
+        })
+}
+
+/// HTTP/2 may send each cookie in a line of its own; HTTP/1.1 has one line (RFC 9113 section 8.2.3).
+pub(super) fn join_cookies(version: Version, headers: &mut HeaderMap) {
+    if version < Version::HTTP_2 || headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn takes_off_what_is_for_one_hop_and_nothing_else() {
+        let mut met = headers(&[
+            ("connection", "close, X-One"),
+            ("connection", "x-TWO , host, content-length, é, \"quoted\""),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("host", "a"),
+            ("content-length", "5"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic eA=="),
+            ("te", "gzip"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+        ]);
+        strip_one_hop(&mut met);
+        let kept = [
+            ("x-three", "3"),
+            ("host", "a"),
+            ("content-length", "5"),
+            ("trailer", "x-sum"),
+        ];
+        assert_eq!(met, headers(&kept));
+    }
+
+    #[test]
+    fn trailers_are_still_welcome() {
+        for te in ["trailers", "gzip;q=0.5, Trailers"] {
+            let mut met = headers(&[("te", te), ("connection", "te")]);
+            strip_one_hop(&mut met);
+            assert_eq!(met, headers(&[("te", "trailers"), ("connection", "TE")]));
+        }
+    }
+
+    #[test]
+    fn cookies_of_http_2_become_one_line() {
+        let crumbs = headers(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        let mut met = crumbs.clone();
+        join_cookies(Version::HTTP_2, &mut met);
+        assert_eq!(met, headers(&[("cookie", "a=1; b=2")]));
+        let mut met = crumbs.clone();
+        join_cookies(Version::HTTP_11, &mut met);
+        assert_eq!(met, crumbs);
+    }
+}

@@ -1,0 +1,80 @@
+//! Standing in front of an existing HTTP server.
+//!
+//! [`Upstream`] is a tower service that passes requests on and answers back, streaming both ways: a
+//! part of a body is read when the other side has taken the one before it, and not earlier.
+//!
+//! **What changes on the way there.** The path gets the prefix of the upstream's URL. `Host` stays the
+//! client's, since applications build links from it. Headers that are for one hop only go
+//! (RFC 9110 section 7.6.1), `Upgrade` among them. What says who the client was (`X-Forwarded-*`,
+//! `Forwarded`, `X-Real-IP`) is believed of a request with [`TrustedForwarding`] alone: there the peer is
+//! appended, elsewhere all of it is replaced. HTTP/2 becomes HTTP/1.1.
+//!
+//! **What changes on the way back.** Headers for one hop go. A body that the upstream cuts is cut for the
+//! client too: never a whole answer that is not whole.
+//!
+//! **What goes wrong**, and what the client is told, in a small page that names no internals:
+//!
+//! | what | answer |
+//! |---|---|
+//! | refused, unreachable, no HTTP, closed before it answered | 502 |
+//! | no connection within [`Timeouts::connect`] | 504 |
+//! | no answer within [`Timeouts::first_byte`] after the request's last progress | 504 |
+//! | the client sends nothing of its body for as long | 408 |
+//! | nothing of the answer's body for [`Timeouts::idle`] | the answer breaks off |
+//!
+//! **What is sent twice.** A request of which not a byte was written, because the kept connection turned
+//! out to be closed, goes out on another: whatever it is, the upstream has not seen it. Where a connection
+//! closes after the request was written and before an answer, nobody knows what the upstream did: GET,
+//! HEAD and OPTIONS without a body are sent once more, all others get a 502.
+//!
+//! A client that goes away takes its request along: the connection to the upstream is closed.
+//!
+//! ```no_run
+//! use overspill::upstream::{Timeouts, Upstream};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let upstream = Upstream::new(&"http://127.0.0.1:3000".parse()?, Timeouts::default())?;
+//! let app = axum::Router::new().fallback_service(upstream);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, app.into_make_service_with_connect_info::<std::net::SocketAddr>()).await?;
+//! # Ok(()) }
+//! ```
+
+mod body;
+mod connect;
+mod failure;
+mod forwarded;
+mod headers;
+mod service;
+mod target;
+
+use std::time::Duration;
+
+pub use self::{
+    forwarded::{OverTls, TrustedForwarding},
+    service::{Upstream, UpstreamFuture},
+    target::UpstreamError,
+};
+
+/// How long the upstream is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection: name, TCP and TLS together. Default 5 s.
+    pub connect: Duration,
+    /// For the head of the answer, from the request's last progress on: an upload may take its time as
+    /// long as it moves. Default 60 s.
+    pub first_byte: Duration,
+    /// For the next part of the answer's body, while it is waited for: a slow client does not count.
+    /// Default 60 s.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
