@@ -1,5 +1,8 @@
 //! Keeps a web site up when more people come than its server can serve.
 
+pub mod admin;
+pub mod app;
+pub mod config;
 #[cfg(feature = "server")]
 pub mod front;
 pub mod gate;
@@ -15,4 +18,6 @@ pub mod units;
 #[cfg(feature = "server")]
 pub mod upstream;
 
+pub use app::Overspill;
+pub use config::Settings;
 pub use problem::Problem;

@@ -10,7 +10,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Signal, SignalError, interface::Interfaces, rate::Rate};
+use super::{
+    BandwidthSettings, BandwidthSource, Signal, SignalError, interface::Interfaces, rate::Rate,
+};
 use crate::units::{BitRate, Ratio};
 
 /// Bytes that this process has sent: whoever sends counts here, the sampler reads.
@@ -100,6 +102,26 @@ impl Signal for Bandwidth {
         let rate = self.rate.per_second(total, now);
         Ok(rate.map(|bytes| Ratio::saturating(bytes / capacity.bytes_per_second())))
     }
+}
+
+/// What can be sent, as `settings` say or the link reports just now; none where nobody knows, or the
+/// signal is disabled.
+#[must_use]
+pub fn capacity(settings: &BandwidthSettings) -> Option<BitRate> {
+    if !settings.enabled {
+        return None;
+    }
+    settings.capacity.or_else(|| {
+        let mut interface = Interface {
+            name: settings.interface.clone(),
+            capacity: None,
+            interfaces: None,
+            found: None,
+        };
+        let is_interface = settings.source == BandwidthSource::Interface;
+        let read = is_interface.then(|| interface.read(Instant::now()).ok()).flatten();
+        read.map(|(_, capacity)| capacity)
+    })
 }
 
 /// An interface by its configured name, and what that means just now.

@@ -99,7 +99,7 @@ mod settings;
 #[cfg(test)]
 mod tree;
 
-pub use bandwidth::{Bandwidth, BytesSent};
+pub use bandwidth::{Bandwidth, BytesSent, capacity as bandwidth_capacity};
 pub use cpu::Cpu;
 pub use ewma::Ewma;
 pub use in_flight::{InFlight, InFlightGuard, InFlightSignal};

@@ -149,6 +149,11 @@ impl Compiled {
         &self.servers
     }
 
+    /// The selection that the configuration describes.
+    pub(crate) fn select(&self) -> Arc<dyn servers::Select> {
+        Arc::new(self.policy.clone())
+    }
+
     /// The mode.
     #[must_use]
     pub const fn mode(&self) -> Mode {

@@ -1,6 +1,7 @@
 //! What the layer, the gate, the control loop and the status share.
 
 use std::{
+    any::Any,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -23,7 +24,6 @@ use crate::{
 };
 
 /// One Overspill's state.
-#[derive(Debug)]
 pub struct Shared {
     /// Written by the control loop, read by everyone.
     snapshot: ArcSwap<Snapshot>,
@@ -43,8 +43,16 @@ pub struct Shared {
     /// Open connections. Written by the gate.
     pub connections: Arc<Connections>,
     pub(super) admit: Arc<dyn Admit>,
+    /// The tasks that work on this state: they end with it.
+    pub(crate) tasks: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     /// Taken by the control loop, and by an operator's hand; never on the request path.
     control: Mutex<(Control, Vec<Reading>)>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("snapshot", &self.snapshot).finish_non_exhaustive()
+    }
 }
 
 // === impl Shared ===
@@ -69,6 +77,7 @@ impl Shared {
             weights: Weights::default(),
             connections: Arc::default(),
             admit,
+            tasks: Mutex::new(None),
             control: Mutex::new((control, Vec::new())),
         }
     }

@@ -48,7 +48,14 @@ impl Probes {
         if servers.is_empty() {
             return Self { _tasks: tasks };
         }
-        let client = client();
+        let client = match client() {
+            Ok(client) => client,
+            Err(error) => {
+                // Nobody is asked, so every server stays "not yet probed", and this says why.
+                tracing::error!(%error, "no certificate authorities: offload servers can't be asked");
+                return Self { _tasks: tasks };
+            }
+        };
         for server in servers.iter() {
             if let HealthSettings::Probe(health) = &server.settings().health {
                 // A prefix keeps its path: `https://cdn.example/site` is asked for `/site` + `health.path`.
@@ -69,15 +76,16 @@ impl Probes {
     }
 }
 
-fn client() -> HttpClient {
+fn client() -> std::io::Result<HttpClient> {
+    // Named, since an application around us may bring another provider as well.
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_webpki_roots()
+        .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
         .https_or_http()
         .enable_http1()
         .build();
-    Client::builder(TokioExecutor::new())
+    Ok(Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(30))
-        .build(connector)
+        .build(connector))
 }
 
 fn authorization(token: &str) -> Option<HeaderValue> {

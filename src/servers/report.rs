@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::units::Ratio;
 
 /// The longest report that is read, in bytes.
-pub const LIMIT: usize = 64 * 1024;
+pub(super) const LIMIT: usize = 64 * 1024;
 /// The largest load that is believed: ten times overloaded is as bad as it gets.
 const HIGHEST: f64 = 10.0;
 

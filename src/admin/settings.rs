@@ -1,0 +1,51 @@
+//! `[admin]`: where the operator looks.
+
+use std::{fmt, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
+
+/// Where status, metrics and overrides are.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// The address. Default: `127.0.0.1:9901`.
+    pub listen: SocketAddr,
+    /// Must be shown as `Authorization: Bearer …`. A loopback address needs none; any other does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub token: String,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9901)),
+            token: String::new(),
+        }
+    }
+}
+
+impl fmt::Debug for AdminSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token belongs in no log.
+        f.debug_struct("AdminSettings")
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AdminSettings {
+    /// Appends what is wrong: an address that others reach, without a token.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
+        if self.token.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
+            problems.push(Problem::new(
+                "admin.token",
+                format_args!(
+                    "must be given where `admin.listen` is not a loopback address, found {}",
+                    self.listen
+                ),
+            ));
+        }
+    }
+}

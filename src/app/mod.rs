@@ -1,0 +1,13 @@
+//! Joins the parts and owns every task.
+
+mod overspill;
+#[cfg(feature = "server")]
+mod serve;
+mod status;
+
+pub use self::{
+    overspill::{Builder, Overspill, StartError},
+    status::{RequestCounts, ServerStatus, SignalStatus, Status},
+};
+#[cfg(feature = "server")]
+pub use self::serve::{Inner, ServeError, Serving, inner, serve};

@@ -1,0 +1,203 @@
+//! What an operator is told.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    load::Reading,
+    offload::{Counters, Outcome, Shared},
+    rewrite::BailOut,
+    units::Ratio,
+};
+
+/// The state as of one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// This program's version.
+    pub version: &'static str,
+    /// Seconds since start.
+    pub uptime: f64,
+    /// "off", "report" or "enforce".
+    pub mode: &'static str,
+    /// The level.
+    pub level: &'static str,
+    /// Seconds for which the level is still held by hand, if it is.
+    #[serde(rename = "override")]
+    pub overridden: Option<f64>,
+    /// The part of the visitors that is offloaded, from 0 to 1.
+    pub share: f64,
+    /// The part of the new visitors that gets no page.
+    pub throttled: f64,
+    /// The part of them that gets no answer either.
+    pub dropped: f64,
+    /// Seconds that the offload episode still lasts at least.
+    pub hold_left: f64,
+    /// What the primary is promised to send, in bytes a second.
+    pub assigned: f64,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// Bytes of responses since start.
+    pub bytes_sent: u64,
+    /// The signals.
+    pub signals: Vec<SignalStatus>,
+    /// The offload servers.
+    pub servers: Vec<ServerStatus>,
+    /// Requests since start, by outcome.
+    pub requests: RequestCounts,
+    /// Pages whose end went out as it came, by reason.
+    pub bail_outs: Vec<(&'static str, u64)>,
+}
+
+/// One signal.
+#[derive(Debug, Clone, Serialize)]
+pub struct SignalStatus {
+    /// Its name.
+    pub name: String,
+    /// The load that decides: smoothed, and with what was promised.
+    pub load: Option<f64>,
+    /// The last reading.
+    pub raw: Option<f64>,
+    /// The load above which `offload` is entered.
+    pub offload: Option<f64>,
+    /// The load above which `throttle` is entered.
+    pub throttle: Option<f64>,
+    /// The load above which `drop` is entered.
+    pub drop: Option<f64>,
+    /// Why it is off, if it is.
+    pub off: Option<String>,
+}
+
+/// One offload server.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServerStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Its load.
+    pub load: Option<f64>,
+    /// What it reports, while that is fresh.
+    pub reported: Option<f64>,
+    /// From this load on it gets no more work.
+    pub threshold: f64,
+    /// Below this load it gets work again.
+    pub resume: f64,
+    /// "unknown", "well", "busy", "ill" or "not probed".
+    pub health: &'static str,
+    /// Whether it gets work.
+    pub usable: bool,
+    /// Why not, or what is odd about it though it does.
+    pub reason: Option<String>,
+    /// What it is promised now, in bytes a second.
+    pub assigned: f64,
+    /// All bytes that it was ever promised.
+    pub assigned_bytes: u64,
+    /// What those cost.
+    pub cost: f64,
+    /// Pages whose links were pointed to it.
+    pub pages: u64,
+    /// Those links.
+    pub links: u64,
+}
+
+/// Requests since start, by outcome.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct RequestCounts {
+    /// The primary served them alone.
+    pub served: u64,
+    /// Pages with their objects linked to an offload server.
+    pub offloaded: u64,
+    /// Sent to an offload server.
+    pub redirected: u64,
+    /// Turned away with a 503.
+    pub throttled: u64,
+    /// Closed without an answer.
+    pub dropped: u64,
+    /// Exempt.
+    pub bypassed: u64,
+}
+
+// === impl Status ===
+
+impl Status {
+    pub(super) fn of(shared: &Shared, uptime: Duration) -> Self {
+        let snapshot = shared.snapshot();
+        let servers = snapshot.compiled.servers().iter().zip(&snapshot.servers);
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: uptime.as_secs_f64(),
+            mode: snapshot.compiled.mode().as_str(),
+            level: snapshot.level.as_str(),
+            overridden: snapshot
+                .overridden_until
+                .map(|until| until.saturating_duration_since(tokio::time::Instant::now()).as_secs_f64()),
+            share: snapshot.share.get(),
+            throttled: snapshot.turned.throttled.get(),
+            dropped: snapshot.turned.dropped.get(),
+            hold_left: snapshot.hold_left.as_secs_f64(),
+            assigned: snapshot.primary_assigned,
+            in_flight: shared.in_flight.count(),
+            bytes_sent: shared.bytes_sent.total(),
+            signals: snapshot.readings.iter().map(SignalStatus::of).collect(),
+            servers: servers
+                .map(|(server, state)| {
+                    let settings = server.settings();
+                    let (pages, links) = server.pages_and_links();
+                    ServerStatus {
+                        name: settings.name.clone(),
+                        url: settings.url.clone(),
+                        load: state.load,
+                        reported: state.reported,
+                        threshold: settings.threshold.get(),
+                        resume: settings.resume().get(),
+                        health: state.health,
+                        usable: state.usable,
+                        reason: state.reason.clone(),
+                        assigned: state.assigned_bytes_per_second,
+                        assigned_bytes: server.assigned_bytes(),
+                        cost: settings.price.of(server.assigned_bytes()),
+                        pages,
+                        links,
+                    }
+                })
+                .collect(),
+            requests: RequestCounts::of(&shared.counters),
+            bail_outs: BailOut::ALL
+                .into_iter()
+                .map(|reason| (reason.label(), shared.counters.bail_outs(reason)))
+                .collect(),
+        }
+    }
+}
+
+// === impl SignalStatus ===
+
+impl SignalStatus {
+    fn of(reading: &Reading) -> Self {
+        Self {
+            name: reading.name.to_string(),
+            load: reading.load.map(Ratio::get),
+            raw: reading.raw.map(Ratio::get),
+            offload: reading.thresholds.offload.map(Ratio::get),
+            throttle: reading.thresholds.throttle.map(Ratio::get),
+            drop: reading.thresholds.drop.map(Ratio::get),
+            off: reading.off.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+// === impl RequestCounts ===
+
+impl RequestCounts {
+    fn of(counters: &Counters) -> Self {
+        Self {
+            served: counters.outcome(Outcome::Served),
+            offloaded: counters.outcome(Outcome::Offloaded),
+            redirected: counters.outcome(Outcome::Redirected),
+            throttled: counters.outcome(Outcome::Throttled),
+            dropped: counters.outcome(Outcome::Dropped),
+            bypassed: counters.outcome(Outcome::Bypassed),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One file, the environment, and every problem at once.
+//!
+//! ```text
+//! defaults ◄── file (TOML) ◄── OVERSPILL__SECTION__KEY ──► tree ──► Settings ──► checks across keys
+//! ```
+//!
+//! Serde stops at the first thing it can't read. So the tree is read again and again, each time without the
+//! value that was wrong, until what is left can be read: that gives every problem, each with its key.
+
+mod check;
+mod tree;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::{
+    admin::AdminSettings,
+    load,
+    offload::{
+        Compiled, DropSettings, Mode, OffloadSettings, Parts, PrimarySettings, ThrottleSettings,
+    },
+    problem::Problem,
+    rewrite,
+};
+
+/// Where the configuration is when nobody says where.
+pub const DEFAULT_PATH: &str = "config/overspill.toml";
+/// Names the file.
+pub const PATH_VARIABLE: &str = "OVERSPILL_CONFIG";
+
+/// The whole configuration. `config/overspill.toml` explains every key.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How far the layer goes. Default: enforce.
+    pub mode: Mode,
+    /// The server that owns the site.
+    pub primary: PrimarySettings,
+    /// How load is measured, and the thresholds.
+    pub load: load::Settings,
+    /// When objects are linked elsewhere, and where to.
+    pub offload: OffloadSettings,
+    /// Which links move.
+    pub rewrite: rewrite::Settings,
+    /// Who is turned away, and how.
+    pub throttle: ThrottleSettings,
+    /// How a connection is closed unanswered.
+    pub drop: DropSettings,
+    /// Where the operator looks.
+    pub admin: AdminSettings,
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, where there is one.
+    pub file: Option<PathBuf>,
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.problems.len();
+        let problems = if count == 1 { "problem" } else { "problems" };
+        write!(f, "{count} {problems} in the configuration")?;
+        if let Some(file) = &self.file {
+            write!(f, " ({})", file.display())?;
+        }
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Reads the file that `$OVERSPILL_CONFIG` names, else `config/overspill.toml` if it is there, else
+    /// takes the defaults; then the environment's `OVERSPILL__…`.
+    ///
+    /// # Errors
+    /// Every problem, each with its key.
+    pub fn load() -> Result<Self, ConfigError> {
+        match std::env::var_os(PATH_VARIABLE) {
+            Some(path) if !path.is_empty() => Self::read(Some(Path::new(&path))),
+            _ => {
+                let default = Path::new(DEFAULT_PATH);
+                Self::read(default.exists().then_some(default))
+            }
+        }
+    }
+
+    /// Reads the file at `path`, then the environment's `OVERSPILL__…`.
+    ///
+    /// # Errors
+    /// Every problem, each with its key.
+    pub fn load_from(path: &Path) -> Result<Self, ConfigError> {
+        Self::read(Some(path))
+    }
+
+    fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::from_tree(tree::read(path, None)).map_err(|problems| ConfigError {
+            file: path.map(Path::to_path_buf),
+            problems,
+        })
+    }
+
+    /// Reads `text` as a configuration file would be read, without the environment.
+    ///
+    /// # Errors
+    /// Every problem, each with its key.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::from_tree(tree::read_text(text)).map_err(|problems| ConfigError {
+            file: None,
+            problems,
+        })
+    }
+
+    fn from_tree(tree: Result<tree::Tree, Problem>) -> Result<Self, Vec<Problem>> {
+        let (settings, mut problems) = tree::settings(tree.map_err(|problem| vec![problem])?);
+        let mut across = Vec::new();
+        settings.check_into(&mut across);
+        // A value that could not be read stands at its default now; what that default collides with is not
+        // the operator's doing.
+        across.retain(|found| problems.iter().all(|told| !told.key.starts_with(&found.key) && !found.key.starts_with(&told.key)));
+        problems.extend(across);
+        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+
+    /// Looks for what is wrong across keys.
+    ///
+    /// # Errors
+    /// Every problem, each with its key.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        self.check_into(&mut problems);
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError { file: None, problems })
+        }
+    }
+
+    fn check_into(&self, problems: &mut Vec<Problem>) {
+        check::load(&self.load, problems);
+        self.admin.check(problems);
+        if let Err(found) = self.compile() {
+            problems.extend(found);
+        }
+    }
+
+    /// What the request path reads.
+    ///
+    /// # Errors
+    /// Every problem, each with its key.
+    pub fn compile(&self) -> Result<Compiled, Vec<Problem>> {
+        let parts = Parts {
+            mode: self.mode,
+            primary: &self.primary,
+            offload: &self.offload,
+            rewrite: &self.rewrite,
+            throttle: &self.throttle,
+            drop: self.drop,
+        };
+        Compiled::new(parts, Instant::now())
+    }
+
+    /// A copy that may be shown: tokens and keys are hidden.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        const HIDDEN: &str = "(hidden)";
+        let mut shown = self.clone();
+        for secret in [&mut shown.offload.token, &mut shown.admin.token] {
+            if !secret.is_empty() {
+                HIDDEN.clone_into(secret);
+            }
+        }
+        if let Some(key) = shown.offload.identity.as_mut().and_then(|identity| identity.key.as_mut()) {
+            HIDDEN.clone_into(key);
+        }
+        shown
+    }
+}
