@@ -35,7 +35,8 @@ pub(super) struct Account {
 pub(super) struct Cgroups {
     root: PathBuf,
     membership: String,
-    groups: Vec<Group>,
+    /// Version 2, then version 1; in each the own group first, then its ancestors.
+    hierarchies: [Vec<Group>; 2],
 }
 
 impl Cgroups {
@@ -44,27 +45,23 @@ impl Cgroups {
         Self {
             root,
             membership: String::new(),
-            groups: Vec::new(),
+            hierarchies: Default::default(),
         }
     }
 
     /// Every group with a quota, and the own group beside them; nothing where there is no quota.
+    ///
+    /// Only those of one hierarchy: where both versions are mounted, the controller is in one of
+    /// them, and the process is often in the root of the other, whose usage is the whole machine's.
     pub(super) fn accounts(&mut self) -> Result<Vec<Account>, SignalError> {
         self.find()?;
-        let quotas: Vec<_> = self
-            .groups
-            .iter()
-            .map(Group::quota)
-            .collect::<Result<_, _>>()?;
-        if quotas.iter().all(Option::is_none) {
-            return Ok(Vec::new());
+        for groups in &self.hierarchies {
+            let accounts = limited(groups)?;
+            if !accounts.is_empty() {
+                return Ok(accounts);
+            }
         }
-        self.groups
-            .iter()
-            .zip(quotas)
-            .filter(|(group, quota)| quota.is_some() || group.own)
-            .filter_map(|(group, quota)| group.account(quota).transpose())
-            .collect()
+        Ok(Vec::new())
     }
 
     fn find(&mut self) -> Result<(), SignalError> {
@@ -75,37 +72,60 @@ impl Cgroups {
         }
         let mounts = read_if_there(&self.root.join("proc/self/mountinfo"))?.unwrap_or_default();
         let mounts: Vec<_> = mounts.lines().filter_map(Mount::parse).collect();
-        self.groups = find_groups(&self.root, &membership, &mounts);
+        self.hierarchies = [
+            find_v2(&self.root, &membership, &mounts),
+            find_v1(&self.root, &membership, &mounts),
+        ];
         self.membership = membership;
         Ok(())
     }
 }
 
-/// The own group and its ancestors in both hierarchies. The controller is in one of them at a time;
-/// the other's groups have no quota.
-fn find_groups(root: &Path, membership: &str, mounts: &[Mount]) -> Vec<Group> {
-    let mut groups = Vec::new();
-    if let Some(path) = path_of(membership, "") {
-        let mounts = mounts.iter().filter(|mount| mount.kind == "cgroup2");
-        let folders = folders(root, mounts, path).into_iter().enumerate();
-        groups.extend(folders.map(|(depth, folder)| Group {
+/// The groups with a quota and the own one; nothing where there is no quota.
+fn limited(groups: &[Group]) -> Result<Vec<Account>, SignalError> {
+    let quotas: Vec<_> = groups.iter().map(Group::quota).collect::<Result<_, _>>()?;
+    if quotas.iter().all(Option::is_none) {
+        return Ok(Vec::new());
+    }
+    groups
+        .iter()
+        .zip(quotas)
+        .filter(|(group, quota)| quota.is_some() || group.own)
+        .filter_map(|(group, quota)| group.account(quota).transpose())
+        .collect()
+}
+
+fn find_v2(root: &Path, membership: &str, mounts: &[Mount]) -> Vec<Group> {
+    let Some(path) = path_of(membership, "") else {
+        return Vec::new();
+    };
+    let mounts = mounts.iter().filter(|mount| mount.kind == "cgroup2");
+    let folders = folders(root, mounts, path).into_iter().enumerate();
+    folders
+        .map(|(depth, folder)| Group {
             own: depth == 0,
             usage: None,
             folder,
-        }));
-    }
-    if let Some(path) = path_of(membership, "cpu") {
-        let cpu = folders(root, of_controller(mounts, "cpu"), path);
-        // Where the two controllers are mounted apart, the group of the same path is the one that
-        // accounts for it, whichever one the process is in there.
-        let usage = folders(root, of_controller(mounts, "cpuacct"), path);
-        groups.extend(cpu.into_iter().enumerate().map(|(depth, folder)| Group {
+        })
+        .collect()
+}
+
+fn find_v1(root: &Path, membership: &str, mounts: &[Mount]) -> Vec<Group> {
+    let Some(path) = path_of(membership, "cpu") else {
+        return Vec::new();
+    };
+    // Where the two controllers are mounted apart, the group of the same path is the one that
+    // accounts for it, whichever one the process is in there.
+    let usage = folders(root, of_controller(mounts, "cpuacct"), path);
+    let cpu = folders(root, of_controller(mounts, "cpu"), path);
+    cpu.into_iter()
+        .enumerate()
+        .map(|(depth, folder)| Group {
             own: depth == 0,
             usage: Some(usage.get(depth).unwrap_or(&folder).join("cpuacct.usage")),
             folder,
-        }));
-    }
-    groups
+        })
+        .collect()
 }
 
 /// A group's folder, and where version 1 keeps its usage.

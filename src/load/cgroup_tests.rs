@@ -157,6 +157,29 @@ fn reads_version_1_with_its_controllers_together_or_apart() {
 }
 
 #[test]
+fn where_both_versions_are_mounted_only_the_one_with_the_quota_counts() {
+    let mounts = "\
+        30 31 0:27 / /cg/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
+        41 31 0:38 / /cg/unified rw - cgroup2 cgroup2 rw\n";
+    let tree = Tree::new()
+        .with("proc/self/cgroup", "1:cpu,cpuacct:/a/b\n0::/\n")
+        .with("proc/self/mountinfo", mounts)
+        // The root of version 2: all that the machine does.
+        .with("cg/unified/cpu.stat", "usage_usec 999999\n")
+        .with("cg/cpu/a/cpu.cfs_quota_us", "50000\n")
+        .with("cg/cpu/a/cpu.cfs_period_us", "100000\n")
+        .with("cg/cpu/a/cpuacct.usage", "77\n")
+        .with("cg/cpu/a/b/cpuacct.usage", "7\n");
+    assert_eq!(
+        accounts(&tree),
+        [
+            ("cg/cpu/a/b".to_owned(), true, None, 7),
+            ("cg/cpu/a".to_owned(), false, Some(0.5), 77),
+        ]
+    );
+}
+
+#[test]
 fn an_allowance_that_cannot_be_read_is_an_error_that_names_the_file() {
     for garbage in ["garbage", "", "5 x", "-5 100", "5 0", "NaN 1"] {
         let tree = v2("0::/a\n").with("sys/fs/cgroup/a/cpu.max", garbage);

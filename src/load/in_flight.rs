@@ -22,7 +22,6 @@ impl InFlight {
     }
 
     /// Counts one more until the guard is dropped. Costs two atomic additions, no allocation.
-    #[must_use]
     pub fn enter(&self) -> InFlightGuard {
         // No other memory depends on this number, so no order is needed.
         self.0.fetch_add(1, Ordering::Relaxed);

@@ -14,9 +14,7 @@ pub(super) struct Rate {
 impl Rate {
     /// Units a second since the last call; none where there is nothing to compare with yet.
     pub(super) fn per_second(&mut self, total: u64, now: Instant) -> Option<f64> {
-        let Some((before, at)) = self.last.replace((total, now)) else {
-            return None;
-        };
+        let (before, at) = self.last.replace((total, now))?;
         let elapsed = now.saturating_duration_since(at);
         if elapsed.is_zero() {
             // Nothing can be told from no time: what was counted in it belongs to the next call.

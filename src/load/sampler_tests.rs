@@ -140,3 +140,57 @@ fn a_late_tick_is_not_made_up_for() {
     assert_eq!(next(250), ms(500));
     assert_eq!(next(10_000), ms(10_250));
 }
+
+/// What is logged while `work` runs on this thread.
+fn logged(work: impl FnOnce()) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let written = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || written.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, work);
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_failure_and_a_recovery_are_each_logged_once_and_a_disabled_signal_never() {
+    let mut times = 0;
+    let flaky = says("flaky", move || {
+        times += 1;
+        match times {
+            1..=3 => Err(SignalError::new("no such file")),
+            _ => Ok(Ratio::new(0.5)),
+        }
+    });
+    let log = logged(|| {
+        let mut flaky = Asked::new(flaky, SECOND);
+        let mut absent = Asked::new(Watched::off("absent", "disabled"), SECOND);
+        for _ in 0..6 {
+            flaky.ask();
+            absent.ask();
+        }
+    });
+    let lines: Vec<_> = log.lines().collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("signal=flaky"),
+        "{log}"
+    );
+    assert!(lines[0].contains("error=\"no such file\""), "{log}");
+    assert!(
+        lines[1].contains("INFO") && lines[1].contains("signal=flaky"),
+        "{log}"
+    );
+}
