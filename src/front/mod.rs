@@ -10,7 +10,7 @@
 //! | a target in absolute, authority or asterisk form | 400 |
 //! | a path with `..`, NUL, control characters, broken percent-encoding, a leading `//` or `/\` | 400 |
 //! | in a folder also `//` anywhere, `\`, an encoded `/` | 400 |
-//! | in a folder: names that begin with a dot, but for `.well-known` | 404 |
+//! | in a folder: names that begin with a dot, but for `.well-known` | 404, by the folder |
 //! | a target longer than [`MAX_TARGET`] | 414 |
 //!
 //! [`FrontLayer`] asks all of it, in front of the overload layer too, so that a path that would be
@@ -91,13 +91,18 @@ impl Rejection {
     }
 }
 
-/// Everything this module asks: the form of the target, the host, the path.
+/// Everything this module asks: the form of the target, the host, the path. What is [hidden] is let
+/// through, for the folder to answer.
+///
+/// [hidden]: Rejection::Hidden
 ///
 /// # Errors
 /// The first reason to refuse the request.
 pub fn check<B>(request: &Request<B>, rules: Rules) -> Result<(), Rejection> {
     let target = request.uri().path_and_query();
-    // Before the host: of a target that fills a segment it is the length that matters.
-    check_target(target.map_or("", http::uri::PathAndQuery::as_str), rules)?;
-    authority(request).map(drop)
+    match check_target(target.map_or("", http::uri::PathAndQuery::as_str), rules) {
+        // Well formed, and nobody's but the folder's to answer: it may have a page for what is not there.
+        Ok(()) | Err(Rejection::Hidden) => authority(request).map(drop),
+        Err(rejection) => Err(rejection),
+    }
 }

@@ -13,8 +13,8 @@ use axum::body::Body;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{
-        ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_RANGE, LAST_MODIFIED, LOCATION,
-        RANGE,
+        ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+        IF_RANGE, LAST_MODIFIED, LOCATION, RANGE,
     },
     request::Parts,
     uri::PathAndQuery,
@@ -222,6 +222,10 @@ fn finish(
         StatusCode::TEMPORARY_REDIRECT => {
             let location = to_folder(uri);
             found.headers_mut().insert(LOCATION, location);
+            // For HEAD no one else would count it.
+            found
+                .headers_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from(0));
             return found;
         }
         StatusCode::RANGE_NOT_SATISFIABLE => {
@@ -235,10 +239,8 @@ fn finish(
         }
     };
     let mut answer = error(found.status(), sentence);
-    if let Some(range) = found.headers_mut().remove(http::header::CONTENT_RANGE) {
-        answer
-            .headers_mut()
-            .insert(http::header::CONTENT_RANGE, range);
+    if let Some(range) = found.headers_mut().remove(CONTENT_RANGE) {
+        answer.headers_mut().insert(CONTENT_RANGE, range);
     }
     answer
 }
