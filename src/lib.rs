@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod app;
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod front;

@@ -10,4 +10,4 @@ pub use self::{
     status::{RequestCounts, ServerStatus, SignalStatus, Status},
 };
 #[cfg(feature = "server")]
-pub use self::serve::{Inner, ServeError, Serving, inner, serve};
+pub use self::serve::{DEFAULT_SITE, Inner, ServeError, Serving, inner, serve};

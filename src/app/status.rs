@@ -36,7 +36,7 @@ pub struct Status {
     /// What the primary is promised to send, in bytes a second.
     pub assigned: f64,
     /// Requests in flight.
-    pub in_flight: usize,
+    pub in_flight: u64,
     /// Bytes of responses since start.
     pub bytes_sent: u64,
     /// The signals.

@@ -102,6 +102,16 @@ struct Stop(BailOut);
 // === impl BailOut ===
 
 impl BailOut {
+    /// All reasons.
+    pub const ALL: [Self; 6] = [
+        Self::Memory,
+        Self::TagSize,
+        Self::Encoding,
+        Self::CspMeta,
+        Self::Amp,
+        Self::Markup,
+    ];
+
     /// As metrics name it.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -1,0 +1,144 @@
+//! The thread and its listener.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    thread,
+};
+
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
+use tokio::sync::watch;
+
+use super::{access, access::Token, api, settings::AdminSettings};
+use crate::{app::Overspill, app::ServeError};
+
+/// Where the process is in its life. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Lifecycle(watch::Sender<u8>);
+
+impl Lifecycle {
+    /// Not serving yet.
+    pub const STARTING: u8 = 0;
+    /// Serving.
+    pub const SERVING: u8 = 1;
+    /// Finishing what is under way.
+    pub const DRAINING: u8 = 2;
+
+    /// Just started.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(watch::Sender::new(Self::STARTING))
+    }
+
+    /// The phase.
+    #[must_use]
+    pub fn get(&self) -> u8 {
+        *self.0.borrow()
+    }
+
+    /// The site is served.
+    pub fn serving(&self) {
+        self.0.send_replace(Self::SERVING);
+    }
+
+    /// The end begins.
+    pub fn drain(&self) {
+        self.0.send_replace(Self::DRAINING);
+    }
+
+    /// Until the end begins.
+    pub async fn drained(&self) {
+        let mut phase = self.0.subscribe();
+        // The sender is this one, which lives on.
+        let _ = phase.wait_for(|phase| *phase == Self::DRAINING).await;
+    }
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub(super) struct Shown {
+    pub(super) overspill: Overspill,
+    pub(super) lifecycle: Lifecycle,
+}
+
+/// The admin listener.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    token: String,
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// Takes the address.
+    ///
+    /// # Errors
+    /// The address can't be listened on.
+    pub fn bind(settings: &AdminSettings) -> Result<Self, ServeError> {
+        let listener = TcpListener::bind(settings.listen).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        Ok(Self {
+            listener: listener.map_err(|error| ServeError::Listen {
+                key: "admin.listen",
+                address: settings.listen,
+                error,
+            })?,
+            token: settings.token.clone(),
+        })
+    }
+
+    /// The address it has.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers from now on, on a thread of its own, until the process ends.
+    ///
+    /// # Errors
+    /// The operating system gives no thread, or no runtime.
+    pub fn start(self, overspill: Overspill, lifecycle: Lifecycle) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let router = router(Shown { overspill, lifecycle }, self.token);
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(self.listener)?
+        };
+        thread::Builder::new().name("overspill-admin".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                if let Err(error) = axum::serve(listener, router).await {
+                    tracing::error!(%error, "the admin listener ended");
+                }
+            });
+        })?;
+        Ok(())
+    }
+}
+
+fn router(shown: Shown, token: String) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", get(api::metrics))
+        .route("/api/status", get(api::status))
+        .route("/api/override", post(api::override_level))
+        .route("/api/drain", post(api::drain))
+        .layer(middleware::from_fn_with_state(Token(token), access::check));
+    Router::new()
+        .route("/livez", get(api::livez))
+        .route("/readyz", get(api::readyz))
+        .merge(guarded)
+        .with_state(shown)
+}

@@ -1,0 +1,101 @@
+//! Arguments to commands.
+
+mod check;
+mod log;
+mod serve;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{ConfigError, Settings};
+
+/// Keeps a web site up when more people come than its server can serve.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Arguments {
+    /// How the log is written (to stderr); what is logged is said by RUST_LOG, e.g. RUST_LOG=debug
+    #[arg(long, value_enum, default_value = "text", global = true)]
+    log: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a folder, or stand in front of an HTTP server
+    ///
+    /// Examples:
+    ///   overspill serve --site ./public
+    ///   overspill serve --upstream http://127.0.0.1:3000 --listen 0.0.0.0:80
+    #[command(verbatim_doc_comment)]
+    Serve(ServeArguments),
+    /// Check the configuration: print it as it takes effect, or every problem at once
+    Check(ConfigArguments),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// The configuration [default: $OVERSPILL_CONFIG, else config/overspill.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The folder to serve (instead of `primary.site`)
+    #[arg(long, value_name = "DIR", conflicts_with = "upstream")]
+    site: Option<PathBuf>,
+    /// The HTTP server to stand in front of (instead of `primary.upstream`)
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// The address to listen at (instead of `primary.listen`)
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+// === impl ConfigArguments ===
+
+impl ConfigArguments {
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        match &self.config {
+            Some(path) => Settings::load_from(path),
+            None => Settings::load(),
+        }
+    }
+
+    /// The file that the settings came from, for messages.
+    fn file(&self) -> Option<PathBuf> {
+        self.config.clone()
+    }
+}
+
+/// Runs the program.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    log::start(arguments.log);
+    let result = match &arguments.command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overspill: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
