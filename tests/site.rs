@@ -14,6 +14,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use overspill::{
     front::{FrontLayer, Rules},
     site::{Site, SiteError},
@@ -24,6 +27,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tower_layer::Layer;
+use tower_service::Service;
 
 /// A folder that goes away with the test.
 struct Folder(PathBuf);
@@ -543,6 +547,31 @@ async fn a_large_file_comes_whole_also_if_it_grows_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_file_that_grows_keeps_its_promised_length_on_http_2() {
+    let folder = Folder::new();
+    folder.write("root/big.bin", "");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(folder.root().join("big.bin"))
+        .unwrap();
+    file.set_len(BIG).unwrap();
+    let site = serve(&folder.root()).await;
+    let stream = TokioIo::new(TcpStream::connect(site).await.unwrap());
+    let (mut send, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("http://site.example/big.bin")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let answer = send.send_request(request).await.unwrap();
+    file.set_len(BIG + 100_000).unwrap();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body.len() as u64, BIG);
+}
+
+#[tokio::test]
 async fn a_file_that_shrinks_is_cut_and_not_taken_for_whole() {
     for range in ["", "Range: bytes=1000-\r\n"] {
         let answer = change_while_served(|file| file.set_len(2000).unwrap(), range).await;
@@ -552,6 +581,33 @@ async fn a_file_that_shrinks_is_cut_and_not_taken_for_whole() {
             "{}",
             answer.body.len()
         );
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_short_is_an_error_to_whoever_reads_it() {
+    let folder = Folder::new();
+    folder.write("root/big.bin", "");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(folder.root().join("big.bin"))
+        .unwrap();
+    file.set_len(BIG).unwrap();
+    for range in ["items=0", "bytes=1000-"] {
+        file.set_len(BIG).unwrap();
+        let request = http::Request::get("/big.bin")
+            .header("range", range)
+            .body(())
+            .unwrap();
+        let answer = Site::new(&folder.root())
+            .unwrap()
+            .call(request)
+            .await
+            .unwrap();
+        let mut body = answer.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        file.set_len(2000).unwrap();
+        assert!(body.collect().await.is_err(), "{range}");
     }
 }
 

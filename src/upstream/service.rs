@@ -7,6 +7,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{body::Body, extract::ConnectInfo};
@@ -18,7 +19,6 @@ use http::{
     uri::PathAndQuery,
 };
 use hyper::body::Incoming;
-use hyper_util::client::legacy::ResponseFuture;
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 use url::Url;
@@ -110,30 +110,31 @@ impl Upstream {
         let progress = Progress::new(Instant::now());
         let body = Body::new(Upload::new(body, Arc::clone(&progress)));
         let answer = self.pool.request(Request::from_parts(parts, body));
-        self.answer(answer, &progress).await
+        unless_stuck(answer, &progress, self.timeouts.first_byte)
+            .await?
+            .map_err(Failure::from_client)
     }
+}
 
-    /// The head of the answer, unless nothing moves for too long before it comes.
-    async fn answer(
-        &self,
-        answer: ResponseFuture,
-        progress: &Progress,
-    ) -> Result<Response<Incoming>, Failure> {
-        let mut answer = pin!(answer);
-        let mut moved = progress.last();
-        loop {
-            let deadline = moved + self.timeouts.first_byte;
-            if let Ok(answered) = timeout_at(deadline, answer.as_mut()).await {
-                return answered.map_err(Failure::from_client);
-            }
-            let last = progress.last();
-            if last > moved {
-                moved = last;
-            } else if progress.waits_for_client() {
-                return Err(Failure::ClientTimeout);
-            } else {
-                return Err(Failure::AnswerTimeout);
-            }
+/// What is waited for, unless nothing moves for `limit` before it comes.
+async fn unless_stuck<F: Future>(
+    awaited: F,
+    progress: &Progress,
+    limit: Duration,
+) -> Result<F::Output, Failure> {
+    let mut awaited = pin!(awaited);
+    let mut moved = progress.last();
+    loop {
+        if let Ok(output) = timeout_at(moved + limit, awaited.as_mut()).await {
+            return Ok(output);
+        }
+        let last = progress.last();
+        if last > moved {
+            moved = last;
+        } else if progress.waits_for_client() {
+            return Err(Failure::ClientTimeout);
+        } else {
+            return Err(Failure::AnswerTimeout);
         }
     }
 }
@@ -237,4 +238,42 @@ fn explain(
         );
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use http_body_util::{BodyExt, Full};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_has_all_the_time_while_it_moves() {
+        let progress = Progress::new(Instant::now());
+        let sending = async {
+            for _ in 0..5 {
+                sleep(LIMIT - Duration::from_secs(1)).await;
+                let part = Upload::new(Full::new(Bytes::from("part")), Arc::clone(&progress));
+                part.collect().await.expect("a full body does not fail");
+            }
+            "answer"
+        };
+        assert!(matches!(
+            unless_stuck(sending, &progress, LIMIT).await,
+            Ok("answer")
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_is_silent_is_waited_for_no_longer_than_the_limit() {
+        let progress = Progress::new(Instant::now());
+        let before = Instant::now();
+        let silent = unless_stuck(pending::<()>(), &progress, LIMIT).await;
+        assert!(matches!(silent, Err(Failure::AnswerTimeout)));
+        assert!(before.elapsed() >= LIMIT);
+    }
 }
