@@ -21,9 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    offload::{
-        Connection, DropMethod, Mode, Outcome, Shared, Snapshot, client_key,
-    },
+    offload::{Connection, DropMethod, Mode, Outcome, Shared, Snapshot, client_key},
     servers::hash,
 };
 
@@ -98,7 +96,14 @@ impl Listener for Gate {
             let method = snapshot.compiled.drop_method();
             if method == DropMethod::Stall || self.lets_in(peer, &snapshot) {
                 let connection = self.shared.connections.open(peer);
-                return (GateStream { io, connection, method }, peer);
+                return (
+                    GateStream {
+                        io,
+                        connection,
+                        method,
+                    },
+                    peer,
+                );
             }
             self.shared.counters.count(Outcome::Dropped);
             close(&io, method);
@@ -139,14 +144,21 @@ impl GateStream {
     fn check_now(&self, off: bool) -> io::Result<()> {
         if off {
             close(&self.io, self.method);
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, crate::offload::Dropped));
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                crate::offload::Dropped,
+            ));
         }
         Ok(())
     }
 }
 
 impl AsyncRead for GateStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.check(cx)?;
         Pin::new(&mut this.io).poll_read(cx, buf)
@@ -154,7 +166,11 @@ impl AsyncRead for GateStream {
 }
 
 impl AsyncWrite for GateStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.check_now(this.connection.switch.is_off())?;
         Pin::new(&mut this.io).poll_write(cx, buf)

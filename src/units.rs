@@ -211,11 +211,7 @@ impl Serialize for BitRate {
 deserialize_unit!(BitRate, BIT_RATE, |_| None);
 
 /// Prints `value` in the largest of `units` that leaves a whole number, else in the last.
-fn print_in_units(
-    f: &mut fmt::Formatter<'_>,
-    value: f64,
-    units: &[(&str, f64)],
-) -> fmt::Result {
+fn print_in_units(f: &mut fmt::Formatter<'_>, value: f64, units: &[(&str, f64)]) -> fmt::Result {
     let whole = units
         .iter()
         .find(|(_, size)| value >= *size && value % size == 0.0);
@@ -259,7 +255,7 @@ impl ByteSize {
 
     fn from_number(number: f64) -> Option<Self> {
         // 2⁵³: above it an f64 no longer holds every whole number.
-        (number >= 0.0 && number <= 9_007_199_254_740_992.0 && number.fract() == 0.0)
+        ((0.0..=9_007_199_254_740_992.0).contains(&number) && number.fract() == 0.0)
             .then_some(Self(number as u64))
     }
 }
@@ -440,13 +436,28 @@ mod tests {
 
     #[test]
     fn refuses_and_says_what_was_expected() {
-        for text in ["fast", "20", "20Mbit", "-1Mbit/s", "0bit/s", "20 parsec", ""] {
+        for text in [
+            "fast",
+            "20",
+            "20Mbit",
+            "-1Mbit/s",
+            "0bit/s",
+            "20 parsec",
+            "",
+        ] {
             let error = text.parse::<BitRate>().unwrap_err().to_string();
-            assert!(error.contains("20Mbit/s") && error.contains(text), "{error}");
+            assert!(
+                error.contains("20Mbit/s") && error.contains(text),
+                "{error}"
+            );
         }
         assert!("-0.1".parse::<Ratio>().is_err());
         assert!("NaN".parse::<Ratio>().is_err());
-        assert!("1.5B".parse::<ByteSize>().is_ok_and(|size| size.bytes() == 2));
+        assert!(
+            "1.5B"
+                .parse::<ByteSize>()
+                .is_ok_and(|size| size.bytes() == 2)
+        );
         assert!(Ratio::new(f64::NAN).is_none() && Ratio::new(-0.1).is_none());
         assert_eq!(Ratio::saturating(f64::NAN), Ratio::ZERO);
         assert!(duration::parse("10 bananas").is_err());

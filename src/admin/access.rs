@@ -19,7 +19,10 @@ pub(super) async fn check(State(token): State<Token>, request: Request, next: Ne
     }
     (
         StatusCode::UNAUTHORIZED,
-        [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"overspill\""))],
+        [(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"overspill\""),
+        )],
         "expected `Authorization: Bearer` with the token of `admin.token`\n",
     )
         .into_response()
@@ -31,7 +34,8 @@ fn shows(headers: &HeaderMap, token: &str) -> bool {
         .get(header::AUTHORIZATION)
         .and_then(|value| value.as_bytes().split_at_checked(7))
         .is_some_and(|(scheme, shown)| {
-            scheme.eq_ignore_ascii_case(b"bearer ") && shown.trim_ascii().ct_eq(token.as_bytes()).into()
+            scheme.eq_ignore_ascii_case(b"bearer ")
+                && shown.trim_ascii().ct_eq(token.as_bytes()).into()
         })
 }
 
@@ -48,7 +52,14 @@ mod tests {
     #[test]
     fn only_the_token_opens() {
         assert!(allowed("Bearer secret") && allowed("bearer secret"));
-        for wrong in ["Bearer secret2", "Bearer ", "Bearer", "Basic secret", "secret", ""] {
+        for wrong in [
+            "Bearer secret2",
+            "Bearer ",
+            "Bearer",
+            "Basic secret",
+            "secret",
+            "",
+        ] {
             assert!(!allowed(wrong), "{wrong}");
         }
         assert!(!shows(&HeaderMap::new(), "secret"));

@@ -38,7 +38,11 @@ pub(super) async fn metrics(State(shown): State<Shown>) -> Response {
 }
 
 pub(super) async fn status(State(shown): State<Shown>) -> Response {
-    ([(header::CACHE_CONTROL, "no-store")], Json(shown.overspill.status())).into_response()
+    (
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(shown.overspill.status()),
+    )
+        .into_response()
 }
 
 /// `{"level":"offload","for":"60s"}`, or `{"level":null}`.
@@ -82,7 +86,11 @@ fn understood(request: &OverrideRequest) -> Result<Option<(Level, Duration)>, St
         .ok_or("`for`: expected a duration such as \"60s\", found nothing")?;
     let length = units::duration::parse(length).map_err(|error| format!("`for`: {error}"))?;
     if length.is_zero() || length > LONGEST {
-        return Err(format!("`for`: expected more than 0s and at most {}h, found {:?}", LONGEST.as_secs() / 3600, length));
+        return Err(format!(
+            "`for`: expected more than 0s and at most {}h, found {:?}",
+            LONGEST.as_secs() / 3600,
+            length
+        ));
     }
     Ok(Some((level, length)))
 }
@@ -114,9 +122,15 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_the_field_and_what_was_expected() {
         for (text, part) in [
-            (r#"{"level":"panic","for":"1m"}"#, "`level`: expected \"normal\""),
+            (
+                r#"{"level":"panic","for":"1m"}"#,
+                "`level`: expected \"normal\"",
+            ),
             (r#"{"level":"drop"}"#, "`for`: expected a duration"),
-            (r#"{"level":"drop","for":"soon"}"#, "`for`: expected a duration"),
+            (
+                r#"{"level":"drop","for":"soon"}"#,
+                "`for`: expected a duration",
+            ),
             (r#"{"level":"drop","for":"0s"}"#, "more than 0s"),
             (r#"{"level":"drop","for":"10000h"}"#, "at most 24h"),
         ] {

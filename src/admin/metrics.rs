@@ -7,7 +7,9 @@ use std::fmt;
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet, text},
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet, text,
+    },
     metrics::MetricType,
     registry::Registry,
 };
@@ -34,7 +36,11 @@ impl Collector for State {
         let State(status) = self;
         let encoder = &mut encoder;
 
-        let mut loads = gauge(encoder, "overspill_load_ratio", "Load of a signal, smoothed: used / capacity")?;
+        let mut loads = gauge(
+            encoder,
+            "overspill_load_ratio",
+            "Load of a signal, smoothed: used / capacity",
+        )?;
         for signal in &status.signals {
             if let Some(load) = signal.load {
                 value(&mut loads, &[("signal", signal.name.as_str())], load)?;
@@ -44,13 +50,25 @@ impl Collector for State {
             .iter()
             .position(|level| level.as_str() == status.level)
             .unwrap_or_default();
-        gauge(encoder, "overspill_level", "Level: 0 normal, 1 offload, 2 throttle, 3 drop")?
-            .encode_gauge(&(level as i64))?;
-        gauge(encoder, "overspill_share_ratio", "Part of the visitors that is offloaded")?
-            .encode_gauge(&status.share)?;
+        gauge(
+            encoder,
+            "overspill_level",
+            "Level: 0 normal, 1 offload, 2 throttle, 3 drop",
+        )?
+        .encode_gauge(&(level as i64))?;
+        gauge(
+            encoder,
+            "overspill_share_ratio",
+            "Part of the visitors that is offloaded",
+        )?
+        .encode_gauge(&status.share)?;
 
         let requests = &status.requests;
-        let mut outcomes = counter(encoder, "overspill_requests", "Requests by what became of them")?;
+        let mut outcomes = counter(
+            encoder,
+            "overspill_requests",
+            "Requests by what became of them",
+        )?;
         for (outcome, count) in [
             ("served", requests.served),
             ("offloaded", requests.offloaded),
@@ -61,7 +79,11 @@ impl Collector for State {
         ] {
             total(&mut outcomes, &[("outcome", outcome)], count)?;
         }
-        let mut reasons = counter(encoder, "overspill_rewrite_bailouts", "Pages whose end went out as it came")?;
+        let mut reasons = counter(
+            encoder,
+            "overspill_rewrite_bailouts",
+            "Pages whose end went out as it came",
+        )?;
         for (reason, count) in &status.bail_outs {
             total(&mut reasons, &[("reason", *reason)], *count)?;
         }
@@ -70,30 +92,54 @@ impl Collector for State {
 }
 
 fn servers(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let mut pages = counter(encoder, "overspill_pages_rewritten", "Pages with links pointed to the server")?;
+    let mut pages = counter(
+        encoder,
+        "overspill_pages_rewritten",
+        "Pages with links pointed to the server",
+    )?;
     for server in &status.servers {
         let labels = [("server", server.name.as_str()), ("how", "scanned")];
         total(&mut pages, &labels, server.pages)?;
     }
-    let mut links = counter(encoder, "overspill_links_rewritten", "Links pointed to the server")?;
+    let mut links = counter(
+        encoder,
+        "overspill_links_rewritten",
+        "Links pointed to the server",
+    )?;
     for server in &status.servers {
         total(&mut links, &named(&server.name), server.links)?;
     }
-    let mut loads = gauge(encoder, "overspill_server_load_ratio", "Load of the server: used / capacity")?;
+    let mut loads = gauge(
+        encoder,
+        "overspill_server_load_ratio",
+        "Load of the server: used / capacity",
+    )?;
     for server in &status.servers {
         if let Some(load) = server.load {
             value(&mut loads, &named(&server.name), load)?;
         }
     }
-    let mut usable = gauge(encoder, "overspill_server_usable", "Whether the server gets work: 0 or 1")?;
+    let mut usable = gauge(
+        encoder,
+        "overspill_server_usable",
+        "Whether the server gets work: 0 or 1",
+    )?;
     for server in &status.servers {
         value(&mut usable, &named(&server.name), i64::from(server.usable))?;
     }
-    let mut assigned = counter(encoder, "overspill_server_assigned_bytes", "Bytes promised to the server")?;
+    let mut assigned = counter(
+        encoder,
+        "overspill_server_assigned_bytes",
+        "Bytes promised to the server",
+    )?;
     for server in &status.servers {
         total(&mut assigned, &named(&server.name), server.assigned_bytes)?;
     }
-    let mut costs = counter(encoder, "overspill_cost", "What the promised bytes cost at the server's price")?;
+    let mut costs = counter(
+        encoder,
+        "overspill_cost",
+        "What the promised bytes cost at the server's price",
+    )?;
     for server in &status.servers {
         total(&mut costs, &named(&server.name), server.cost)?;
     }
@@ -104,12 +150,20 @@ fn named(server: &str) -> [(&'static str, &str); 1] {
     [("server", server)]
 }
 
-fn gauge<'a>(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, help: &str) -> Result<MetricEncoder<'a>, fmt::Error> {
+fn gauge<'a>(
+    encoder: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &str,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)
 }
 
 /// The encoder appends `_total` to `name`.
-fn counter<'a>(encoder: &'a mut DescriptorEncoder<'_>, name: &'a str, help: &str) -> Result<MetricEncoder<'a>, fmt::Error> {
+fn counter<'a>(
+    encoder: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &str,
+) -> Result<MetricEncoder<'a>, fmt::Error> {
     encoder.encode_descriptor(name, help, None, MetricType::Counter)
 }
 

@@ -22,9 +22,9 @@ mod metrics;
 mod server;
 mod settings;
 
+pub use self::settings::AdminSettings;
 #[cfg(feature = "server")]
 pub use self::{
     metrics::encode as encode_metrics,
     server::{Admin, Lifecycle},
 };
-pub use self::settings::AdminSettings;

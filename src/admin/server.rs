@@ -112,19 +112,29 @@ impl Admin {
     /// # Errors
     /// The operating system gives no thread, or no runtime.
     pub fn start(self, overspill: Overspill, lifecycle: Lifecycle) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let router = router(Shown { overspill, lifecycle }, self.token);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let router = router(
+            Shown {
+                overspill,
+                lifecycle,
+            },
+            self.token,
+        );
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
         };
-        thread::Builder::new().name("overspill-admin".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                if let Err(error) = axum::serve(listener, router).await {
-                    tracing::error!(%error, "the admin listener ended");
-                }
-            });
-        })?;
+        thread::Builder::new()
+            .name("overspill-admin".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    if let Err(error) = axum::serve(listener, router).await {
+                        tracing::error!(%error, "the admin listener ended");
+                    }
+                });
+            })?;
         Ok(())
     }
 }

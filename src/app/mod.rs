@@ -5,9 +5,9 @@ mod overspill;
 mod serve;
 mod status;
 
+#[cfg(feature = "server")]
+pub use self::serve::{DEFAULT_SITE, Inner, ServeError, Serving, inner, serve};
 pub use self::{
     overspill::{Builder, Overspill, StartError},
     status::{RequestCounts, ServerStatus, SignalStatus, Status},
 };
-#[cfg(feature = "server")]
-pub use self::serve::{DEFAULT_SITE, Inner, ServeError, Serving, inner, serve};

@@ -145,7 +145,9 @@ impl Overspill {
     /// (percent-encoded) and the bytes of each.
     pub fn learn_objects(&self, objects: impl IntoIterator<Item = (String, u64)>) {
         for (path, bytes) in objects {
-            self.shared.weights.learn_object(hash::bytes(path.as_bytes()), bytes);
+            self.shared
+                .weights
+                .learn_object(hash::bytes(path.as_bytes()), bytes);
         }
     }
 
@@ -182,18 +184,31 @@ impl Builder {
     /// # Errors
     /// As [`Overspill::start`].
     pub fn start(self) -> Result<Overspill, StartError> {
-        let Self { settings, signals, select, admit } = self;
+        let Self {
+            settings,
+            signals,
+            select,
+            admit,
+        } = self;
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         settings.check()?;
-        let compiled = settings
-            .compile()
-            .map_err(|problems| ConfigError { file: None, problems })?;
+        let compiled = settings.compile().map_err(|problems| ConfigError {
+            file: None,
+            problems,
+        })?;
         let compiled = Arc::new(compiled);
         let now = Instant::now();
         let select = select.unwrap_or_else(|| compiled.select());
         let capacity = load::bandwidth_capacity(&settings.load.bandwidth);
-        let control = Control::new(compiled.clone(), settings.load.release, capacity, select, now);
-        let snapshot = Snapshot::initial(compiled.clone(), control.choose(), now, SystemTime::now());
+        let control = Control::new(
+            compiled.clone(),
+            settings.load.release,
+            capacity,
+            select,
+            now,
+        );
+        let snapshot =
+            Snapshot::initial(compiled.clone(), control.choose(), now, SystemTime::now());
         let (in_flight, bytes_sent) = (InFlight::new(), BytesSent::new());
         let mut watched = load::signals(&settings.load, &in_flight, &bytes_sent, &runtime);
         watched.extend(signals);
@@ -207,12 +222,20 @@ impl Builder {
                 shared.step(tick.readings, tick.now);
             }
         };
-        let sampler = Sampler::start(watched, settings.load.interval, settings.load.smoothing, step)?;
+        let sampler = Sampler::start(
+            watched,
+            settings.load.interval,
+            settings.load.smoothing,
+            step,
+        )?;
         shared.own(Tasks {
             _probes: probes,
             _sampler: Mutex::new(sampler),
         });
-        Ok(Overspill { shared, started: now })
+        Ok(Overspill {
+            shared,
+            started: now,
+        })
     }
 }
 

@@ -82,7 +82,9 @@ pub fn inner(primary: &PrimarySettings) -> Result<Inner, Vec<Problem>> {
                 .map_err(|error| problem("primary.site", error.to_string()))
         }
         (None, Some(url)) => absolute_url(url)
-            .and_then(|url| Upstream::new(&url, Timeouts::default()).map_err(|error| error.to_string()))
+            .and_then(|url| {
+                Upstream::new(&url, Timeouts::default()).map_err(|error| error.to_string())
+            })
             .map(Inner::Upstream)
             .map_err(|message| problem("primary.upstream", message)),
     }
@@ -172,11 +174,19 @@ impl Serving {
     ///
     /// # Errors
     /// The address can't be listened on.
-    pub async fn new(settings: &Settings, inner: Inner, overspill: super::Overspill) -> Result<Self, ServeError> {
+    pub async fn new(
+        settings: &Settings,
+        inner: Inner,
+        overspill: super::Overspill,
+    ) -> Result<Self, ServeError> {
         let address = settings.primary.listen;
         let listener = tokio::net::TcpListener::bind(address)
             .await
-            .map_err(|error| ServeError::Listen { key: "primary.listen", address, error })?;
+            .map_err(|error| ServeError::Listen {
+                key: "primary.listen",
+                address,
+                error,
+            })?;
         Ok(Self {
             listener: overspill.gate(listener),
             inner,
@@ -191,10 +201,8 @@ impl Serving {
 /// Serves until `stop` is ready, and then what is under way for the drain time at most.
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let rules = serving.inner.rules();
-    let service = serving
-        .overspill
-        .layer()
-        .layer(FrontLayer::new(rules).layer(serving.inner));
+    // What is malformed is refused before anything is decided about it.
+    let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(serving.inner));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -214,9 +222,13 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         let service = FromPeer {
             inner: service.clone(),
             peer,
-            trusted: serving.trusted_proxies.iter().any(|network| network.contains(&address)),
+            trusted: serving
+                .trusted_proxies
+                .iter()
+                .any(|network| network.contains(&address)),
         };
-        let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+        let connection =
+            builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             // A connection that breaks concerns nobody but its client, who knows.
@@ -227,7 +239,13 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     }
     // Nobody new: the queue in the kernel goes with the listener.
     drop(serving.listener);
-    if tokio::time::timeout(serving.drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!(seconds = serving.drain.as_secs(), "requests were still under way when the time for draining was over");
+    if tokio::time::timeout(serving.drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            seconds = serving.drain.as_secs(),
+            "requests were still under way when the time for draining was over"
+        );
     }
 }

@@ -129,9 +129,11 @@ impl Status {
             uptime: uptime.as_secs_f64(),
             mode: snapshot.compiled.mode().as_str(),
             level: snapshot.level.as_str(),
-            overridden: snapshot
-                .overridden_until
-                .map(|until| until.saturating_duration_since(tokio::time::Instant::now()).as_secs_f64()),
+            overridden: snapshot.overridden_until.map(|until| {
+                until
+                    .saturating_duration_since(tokio::time::Instant::now())
+                    .as_secs_f64()
+            }),
             share: snapshot.share.get(),
             throttled: snapshot.turned.throttled.get(),
             dropped: snapshot.turned.dropped.get(),

@@ -1,7 +1,11 @@
 //! `overspill check`.
 
 use super::ConfigArguments;
-use crate::{app, config::{ConfigError, Settings}, problem::Problem};
+use crate::{
+    app,
+    config::{ConfigError, Settings},
+    problem::Problem,
+};
 
 type BoxError = Box<dyn std::error::Error>;
 

@@ -29,7 +29,9 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
             settings.primary.listen = listen;
         }
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let admin = Admin::bind(&settings.admin)?;
         let overspill = Overspill::start(settings.clone())?;
@@ -63,7 +65,9 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
 /// Learns the sizes of the folder's objects, aside: a large folder takes a while to walk.
 fn weigh(folder: &std::path::Path, overspill: Overspill) {
     let folder = folder.to_path_buf();
-    tokio::task::spawn_blocking(move || overspill.learn_objects(Site::objects(&folder, MOST_OBJECTS)));
+    tokio::task::spawn_blocking(move || {
+        overspill.learn_objects(Site::objects(&folder, MOST_OBJECTS))
+    });
 }
 
 /// SIGTERM, SIGINT; elsewhere than on Unix, Ctrl-C.

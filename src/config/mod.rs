@@ -131,9 +131,17 @@ impl Settings {
         settings.check_into(&mut across);
         // A value that could not be read stands at its default now; what that default collides with is not
         // the operator's doing.
-        across.retain(|found| problems.iter().all(|told| !told.key.starts_with(&found.key) && !found.key.starts_with(&told.key)));
+        across.retain(|found| {
+            problems
+                .iter()
+                .all(|told| !told.key.starts_with(&found.key) && !found.key.starts_with(&told.key))
+        });
         problems.extend(across);
-        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(problems)
+        }
     }
 
     /// Looks for what is wrong across keys.
@@ -146,7 +154,10 @@ impl Settings {
         if problems.is_empty() {
             Ok(())
         } else {
-            Err(ConfigError { file: None, problems })
+            Err(ConfigError {
+                file: None,
+                problems,
+            })
         }
     }
 
@@ -184,7 +195,12 @@ impl Settings {
                 HIDDEN.clone_into(secret);
             }
         }
-        if let Some(key) = shown.offload.identity.as_mut().and_then(|identity| identity.key.as_mut()) {
+        if let Some(key) = shown
+            .offload
+            .identity
+            .as_mut()
+            .and_then(|identity| identity.key.as_mut())
+        {
             HIDDEN.clone_into(key);
         }
         shown

@@ -28,9 +28,15 @@ const LISTS: [&str; 9] = [
 const MOST_PROBLEMS: usize = 100;
 
 /// The file, and over it the environment: the process's own, or `variables` in tests.
-pub(super) fn read(path: Option<&Path>, variables: Option<Map<String, String>>) -> Result<Tree, Problem> {
+pub(super) fn read(
+    path: Option<&Path>,
+    variables: Option<Map<String, String>>,
+) -> Result<Tree, Problem> {
     let file = match path {
-        Some(path) => collect(File::from(path).format(FileFormat::Toml), &path.display().to_string())?,
+        Some(path) => collect(
+            File::from(path).format(FileFormat::Toml),
+            &path.display().to_string(),
+        )?,
         None => Tree::new(),
     };
     let mut environment = Environment::with_prefix("OVERSPILL")
@@ -55,7 +61,10 @@ pub(super) fn read_text(text: &str) -> Result<Tree, Problem> {
 fn collect(source: impl Source + Send + Sync + 'static, name: &str) -> Result<Tree, Problem> {
     // The parser's own message spans lines and points to the place.
     source.collect().map_err(|error| {
-        Problem::new(name, format_args!("can't be read as TOML: {}", error.to_string().trim_end()))
+        Problem::new(
+            name,
+            format_args!("can't be read as TOML: {}", error.to_string().trim_end()),
+        )
     })
 }
 
@@ -70,7 +79,11 @@ fn merge(file: Tree, environment: Environment, overrides: &Tree) -> Result<Tree,
         let overridden = names.iter().any(|name| is_given(overrides, name));
         if overridden && !in_file {
             let standard = crate::load::Thresholds::standard();
-            for (name, value) in names.into_iter().zip([standard.offload, standard.throttle, standard.drop]) {
+            for (name, value) in
+                names
+                    .into_iter()
+                    .zip([standard.offload, standard.throttle, standard.drop])
+            {
                 let value = value.map(crate::units::Ratio::get);
                 builder = builder
                     .set_default(format!("load.{signal}.{name}"), value)
@@ -172,14 +185,22 @@ fn key(path: &[Segment]) -> String {
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
-    if key.is_empty() { "configuration".to_owned() } else { key }
+    if key.is_empty() {
+        "configuration".to_owned()
+    } else {
+        key
+    }
 }
 
 /// What was expected and found.
 fn message(error: &ConfigError, found: Option<&Value>) -> String {
     let mut text = match error {
         ConfigError::Message(message) => message.clone(),
-        ConfigError::Type { unexpected, expected, .. } => format!("expected {expected}, found {unexpected}"),
+        ConfigError::Type {
+            unexpected,
+            expected,
+            ..
+        } => format!("expected {expected}, found {unexpected}"),
         ConfigError::At { error, .. } => return message(error, found),
         other => other.to_string(),
     };
@@ -192,7 +213,11 @@ fn message(error: &ConfigError, found: Option<&Value>) -> String {
         Some(rest) => rest
             .split_once(", ")
             .map_or(text.clone(), |(variant, expected)| {
-                format!("{}, found {}", expected.replace('`', "\""), variant.replace('`', "\""))
+                format!(
+                    "{}, found {}",
+                    expected.replace('`', "\""),
+                    variant.replace('`', "\"")
+                )
             }),
         None => text,
     }
@@ -278,7 +303,10 @@ mod tests {
     #[test]
     fn text_that_is_no_toml_is_told_with_its_place() {
         let found = problems("mode = \n").join("\n");
-        assert!(found.contains("can't be read as TOML") && found.contains("line 1"), "{found}");
+        assert!(
+            found.contains("can't be read as TOML") && found.contains("line 1"),
+            "{found}"
+        );
     }
 
     fn with_environment(file: &str, variables: &[(&str, &str)]) -> Settings {
@@ -308,7 +336,11 @@ mod tests {
             ],
         );
         assert_eq!(settings.load.cpu.offload.unwrap().get(), 0.6);
-        assert_eq!(settings.load.cpu.throttle.unwrap().get(), 0.9, "still there");
+        assert_eq!(
+            settings.load.cpu.throttle.unwrap().get(),
+            0.9,
+            "still there"
+        );
         assert_eq!(settings.primary.hosts, ["b.example", "c.example"]);
         assert_eq!(settings.offload.hold.as_secs(), 5);
         assert_eq!(settings.offload.token, "12345");
@@ -324,6 +356,9 @@ mod tests {
         assert_eq!(settings.load.cpu.offload.unwrap().get(), 0.6);
         assert_eq!(settings.load.cpu.throttle, None);
         assert_eq!(settings.load.cpu.drop, None);
-        assert!(settings.load.bandwidth.throttle.is_some(), "another section");
+        assert!(
+            settings.load.bandwidth.throttle.is_some(),
+            "another section"
+        );
     }
 }

@@ -98,7 +98,11 @@ impl Machine {
         self.latches
             .iter()
             .filter_map(|latches| latches[0].needed_at)
-            .map(|needed_at| self.settings.hold.saturating_sub(now.saturating_duration_since(needed_at)))
+            .map(|needed_at| {
+                self.settings
+                    .hold
+                    .saturating_sub(now.saturating_duration_since(needed_at))
+            })
             .max()
             .unwrap_or_default()
     }
@@ -123,9 +127,9 @@ impl Machine {
                 };
                 let rule = Rule::of(*level, &self.settings);
                 let above = signal.load.is_some_and(|load| load > threshold);
-                let near = signal
-                    .load
-                    .is_some_and(|load| load.get() >= threshold.get() - self.settings.release.get());
+                let near = signal.load.is_some_and(|load| {
+                    load.get() >= threshold.get() - self.settings.release.get()
+                });
                 let needed = match share_at_work {
                     Some(at_work) if *level == Level::Offload => above || at_work,
                     _ => near,
@@ -227,7 +231,11 @@ mod tests {
                     load: Some(ratio(*load)),
                     thresholds: thresholds(0.7, 0.9, 0.98),
                 };
-                machine.observe(&[signal], None, start + Duration::from_millis(250) * step as u32);
+                machine.observe(
+                    &[signal],
+                    None,
+                    start + Duration::from_millis(250) * step as u32,
+                );
                 machine.level()
             })
             .collect()
@@ -238,7 +246,12 @@ mod tests {
         let levels = run(&mut machine(0), Instant::now(), &[0.69, 0.70, 0.71, 0.91]);
         assert_eq!(
             levels,
-            [Level::Normal, Level::Normal, Level::Offload, Level::Throttle]
+            [
+                Level::Normal,
+                Level::Normal,
+                Level::Offload,
+                Level::Throttle
+            ]
         );
     }
 
@@ -247,7 +260,12 @@ mod tests {
         let levels = run(&mut machine(0), Instant::now(), &[0.71, 0.66, 0.65, 0.64]);
         assert_eq!(
             levels,
-            [Level::Offload, Level::Offload, Level::Offload, Level::Normal]
+            [
+                Level::Offload,
+                Level::Offload,
+                Level::Offload,
+                Level::Normal
+            ]
         );
     }
 
@@ -263,7 +281,11 @@ mod tests {
 
     #[test]
     fn drop_needs_a_load_that_stays() {
-        let levels = run(&mut machine(0), Instant::now(), &[1.0, 1.0, 0.95, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        let levels = run(
+            &mut machine(0),
+            Instant::now(),
+            &[1.0, 1.0, 0.95, 1.0, 1.0, 1.0, 1.0, 1.0],
+        );
         assert_eq!(levels[..7], [Level::Throttle; 7]);
         assert_eq!(levels[7], Level::Drop);
     }

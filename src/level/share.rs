@@ -52,7 +52,11 @@ impl<'de> Deserialize<'de> for Share {
         const EXPECTED: &str = "\"auto\" or a ratio from 0 to 1";
         struct Visitor;
         impl Visitor {
-            fn fixed<E: de::Error>(self, ratio: Option<Ratio>, found: impl fmt::Display) -> Result<Share, E> {
+            fn fixed<E: de::Error>(
+                self,
+                ratio: Option<Ratio>,
+                found: impl fmt::Display,
+            ) -> Result<Share, E> {
                 ratio
                     .filter(|ratio| *ratio <= Ratio::ONE)
                     .map(Share::Fixed)
@@ -163,7 +167,10 @@ mod tests {
         for demand in [0.9, 1.5, 2.5] {
             let trace = simulate(demand, 1.0, 60.0);
             for (load, share) in &trace[200..] {
-                assert!((load - 0.7).abs() < 0.02, "demand {demand}: load {load}, share {share}");
+                assert!(
+                    (load - 0.7).abs() < 0.02,
+                    "demand {demand}: load {load}, share {share}"
+                );
             }
         }
     }
@@ -201,7 +208,10 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Share>(text);
         assert_eq!(read("\"auto\"").unwrap(), Share::Auto);
         assert_eq!(read("0.5").unwrap(), Share::Fixed(Ratio::new(0.5).unwrap()));
-        assert_eq!(read("\"50%\"").unwrap(), Share::Fixed(Ratio::new(0.5).unwrap()));
+        assert_eq!(
+            read("\"50%\"").unwrap(),
+            Share::Fixed(Ratio::new(0.5).unwrap())
+        );
         assert_eq!(read("1").unwrap(), Share::Fixed(Ratio::ONE));
         for text in ["1.5", "-1", "\"most\"", "true"] {
             let error = read(text).unwrap_err().to_string();

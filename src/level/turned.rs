@@ -75,7 +75,10 @@ mod tests {
     }
 
     fn near(a: (f64, f64), b: (f64, f64)) {
-        assert!((a.0 - b.0).abs() < 1e-9 && (a.1 - b.1).abs() < 1e-9, "{a:?} is not {b:?}");
+        assert!(
+            (a.0 - b.0).abs() < 1e-9 && (a.1 - b.1).abs() < 1e-9,
+            "{a:?} is not {b:?}"
+        );
     }
 
     #[test]

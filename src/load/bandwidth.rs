@@ -119,7 +119,9 @@ pub fn capacity(settings: &BandwidthSettings) -> Option<BitRate> {
             found: None,
         };
         let is_interface = settings.source == BandwidthSource::Interface;
-        let read = is_interface.then(|| interface.read(Instant::now()).ok()).flatten();
+        let read = is_interface
+            .then(|| interface.read(Instant::now()).ok())
+            .flatten();
         read.map(|(_, capacity)| capacity)
     })
 }

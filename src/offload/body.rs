@@ -14,7 +14,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::{counters::Outcome, shared::Shared};
-use crate::{load::InFlightGuard, rewrite::Rewriter, servers::{Server, hash}};
+use crate::{
+    load::InFlightGuard,
+    rewrite::Rewriter,
+    servers::{Server, hash},
+};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -35,7 +39,9 @@ pub(super) struct Account {
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account").field("outcome", &self.outcome).finish_non_exhaustive()
+        f.debug_struct("Account")
+            .field("outcome", &self.outcome)
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,7 +146,12 @@ impl<B> OffloadBody<B> {
         Self::new(Kind::Headless { inner }, Some(account.answered()))
     }
 
-    pub(super) fn rewriting(inner: B, rewriter: Rewriter, record: PageRecord, account: Account) -> Self {
+    pub(super) fn rewriting(
+        inner: B,
+        rewriter: Rewriter,
+        record: PageRecord,
+        account: Account,
+    ) -> Self {
         let page = Box::new(Streaming {
             rewriter,
             record,
@@ -196,7 +207,9 @@ where
                 ready!(inner.poll_frame(cx)).map(|frame| {
                     // Without a copy where the data is `Bytes` already.
                     frame
-                        .map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+                        .map(|frame| {
+                            frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+                        })
                         .map_err(Into::into)
                 })
             }
@@ -204,9 +217,7 @@ where
                 let shared = this.account.as_ref().map(|account| &*account.shared);
                 ready!(page.poll_frame(inner, cx, shared))
             }
-            KindProjection::Full { bytes } => {
-                bytes.take().map(|bytes| Ok(Frame::data(bytes)))
-            }
+            KindProjection::Full { bytes } => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             KindProjection::Nothing => Some(Err(Dropped.into())),
         };
         if let (Some(Ok(frame)), Some(account)) = (&frame, this.account.as_ref())
@@ -220,7 +231,9 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Passing { inner } | Kind::Headless { inner } => inner.is_end_stream(),
-            Kind::Rewriting { page, .. } => page.ended && page.out.is_empty() && page.trailers.is_none(),
+            Kind::Rewriting { page, .. } => {
+                page.ended && page.out.is_empty() && page.trailers.is_none()
+            }
             Kind::Full { bytes } => bytes.is_none(),
             Kind::Nothing => false,
         }
@@ -230,7 +243,9 @@ where
         match &self.kind {
             Kind::Passing { inner } => inner.size_hint(),
             Kind::Headless { .. } | Kind::Rewriting { .. } => SizeHint::default(),
-            Kind::Full { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Full { bytes } => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             // Not a known length: the server must ask for the body, and meet the error.
             Kind::Nothing => SizeHint::default(),
         }

@@ -43,7 +43,9 @@ pub(super) fn client<'a>(
 pub(super) fn is_trusted(peer: Option<IpAddr>, trusted_proxies: &[IpNet]) -> bool {
     peer.is_some_and(|peer| {
         let peer = peer.to_canonical();
-        trusted_proxies.iter().any(|network| network.contains(&peer))
+        trusted_proxies
+            .iter()
+            .any(|network| network.contains(&peer))
     })
 }
 
@@ -129,7 +131,10 @@ impl Identity {
             Self::Header(name) if peer_is_trusted => headers.get(name)?.to_str().ok()?,
             Self::Header(_) => return None,
             Self::Cookie { name, key: None } => cookie(headers, name)?,
-            Self::Cookie { name, key: Some(key) } => {
+            Self::Cookie {
+                name,
+                key: Some(key),
+            } => {
                 let (identity, shown) = cookie(headers, name)?.rsplit_once('.')?;
                 let expected = hex(&mac(key.as_bytes(), &[identity.as_bytes()]));
                 let shown = shown.to_ascii_lowercase();
@@ -150,7 +155,12 @@ mod tests {
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            })
             .collect()
     }
 
@@ -165,16 +175,37 @@ mod tests {
     #[test]
     fn the_last_address_that_no_trusted_proxy_added_is_the_clients() {
         let x = "x-forwarded-for";
-        assert_eq!(address(&[(x, "203.0.113.9")]).as_deref(), Some("203.0.113.9"));
-        assert_eq!(address(&[(x, "6.6.6.6, 203.0.113.9, 10.1.1.1")]).as_deref(), Some("203.0.113.9"));
-        assert_eq!(address(&[(x, "6.6.6.6"), (x, "203.0.113.9")]).as_deref(), Some("203.0.113.9"));
-        assert_eq!(address(&[(x, "10.1.1.1, 10.1.1.2")]).as_deref(), Some("10.1.1.1"));
-        assert_eq!(address(&[(x, "203.0.113.9:1234")]).as_deref(), Some("203.0.113.9"));
-        assert_eq!(address(&[(x, "::ffff:203.0.113.9")]).as_deref(), Some("203.0.113.9"));
+        assert_eq!(
+            address(&[(x, "203.0.113.9")]).as_deref(),
+            Some("203.0.113.9")
+        );
+        assert_eq!(
+            address(&[(x, "6.6.6.6, 203.0.113.9, 10.1.1.1")]).as_deref(),
+            Some("203.0.113.9")
+        );
+        assert_eq!(
+            address(&[(x, "6.6.6.6"), (x, "203.0.113.9")]).as_deref(),
+            Some("203.0.113.9")
+        );
+        assert_eq!(
+            address(&[(x, "10.1.1.1, 10.1.1.2")]).as_deref(),
+            Some("10.1.1.1")
+        );
+        assert_eq!(
+            address(&[(x, "203.0.113.9:1234")]).as_deref(),
+            Some("203.0.113.9")
+        );
+        assert_eq!(
+            address(&[(x, "::ffff:203.0.113.9")]).as_deref(),
+            Some("203.0.113.9")
+        );
         assert_eq!(address(&[(x, "unknown")]), None);
         assert_eq!(address(&[(x, "")]), None);
         let standard = "for=6.6.6.6, For=\"[2001:db8::7]:4711\";proto=https, for=10.1.1.1";
-        assert_eq!(address(&[("forwarded", standard)]).as_deref(), Some("2001:db8::7"));
+        assert_eq!(
+            address(&[("forwarded", standard)]).as_deref(),
+            Some("2001:db8::7")
+        );
     }
 
     #[test]
@@ -195,8 +226,14 @@ mod tests {
 
     #[test]
     fn a_cookie_with_a_key_must_be_signed() {
-        let plain = Identity::Cookie { name: "session".to_owned(), key: None };
-        let signed = Identity::Cookie { name: "session".to_owned(), key: Some("Jefe".to_owned()) };
+        let plain = Identity::Cookie {
+            name: "session".to_owned(),
+            key: None,
+        };
+        let signed = Identity::Cookie {
+            name: "session".to_owned(),
+            key: Some("Jefe".to_owned()),
+        };
         let mac = hex(&mac(b"Jefe", &[b"gold-1"]));
         let genuine = headers(&[("cookie", &format!("a=1; session=gold-1.{mac}"))]);
         assert_eq!(signed.of(&genuine, false), Some("gold-1"));

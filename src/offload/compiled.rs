@@ -1,11 +1,6 @@
 //! The configuration, checked once and made ready for the request path.
 
-use std::{
-    collections::HashSet,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use http::HeaderName;
@@ -91,37 +86,66 @@ impl Compiled {
     /// Every problem, each with its key.
     pub fn new(parts: Parts<'_>, now: Instant) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let Parts { primary, offload, throttle, .. } = parts;
+        let Parts {
+            primary,
+            offload,
+            throttle,
+            ..
+        } = parts;
 
         let hosts = OwnHosts::new(&primary.hosts).unwrap_or_else(|wrong| {
             problems.extend(wrong.into_iter().map(|index| {
                 Problem::new(
                     format!("primary.hosts[{index}]"),
-                    format_args!("must be a host such as \"www.example.com\", found {:?}", primary.hosts[index]),
+                    format_args!(
+                        "must be a host such as \"www.example.com\", found {:?}",
+                        primary.hosts[index]
+                    ),
                 )
             }));
             OwnHosts::default()
         });
         let rules = Rules::new(parts.rewrite);
-        let rules = or_problems(rules, &mut problems, |error| Problem::new(error.key, error.message));
+        let rules = or_problems(rules, &mut problems, |error| {
+            Problem::new(error.key, error.message)
+        });
         let version = rules.as_ref().map_or(0, Rules::version);
         let (servers, targets) = servers(offload, version, now, &mut problems);
-        let names: Vec<&str> = offload.servers.iter().map(|server| server.name.as_str()).collect();
+        let names: Vec<&str> = offload
+            .servers
+            .iter()
+            .map(|server| server.name.as_str())
+            .collect();
         let policy = servers::Policy::new(&offload.select, &offload.clients, &names);
         let policy = or_problems(policy, &mut problems, |problem| problem);
         let overloaded = Overloaded::new(throttle.page.as_deref(), throttle.retry_after);
-        let overloaded = or_problems(overloaded.map_err(|problem| vec![problem]), &mut problems, |p| p);
+        let overloaded = or_problems(
+            overloaded.map_err(|problem| vec![problem]),
+            &mut problems,
+            |p| p,
+        );
         let compiled = Self {
             mode: parts.mode,
             share: offload.share,
             hold: offload.hold,
             hosts: Arc::new(hosts),
-            trusted_proxies: networks(&primary.trusted_proxies, "primary.trusted_proxies", &mut problems),
-            identity: offload.identity.as_ref().and_then(|identity| Identity::new(identity, &mut problems)),
+            trusted_proxies: networks(
+                &primary.trusted_proxies,
+                "primary.trusted_proxies",
+                &mut problems,
+            ),
+            identity: offload
+                .identity
+                .as_ref()
+                .and_then(|identity| Identity::new(identity, &mut problems)),
             token: offload.token.clone(),
             redirect: redirect(&offload.redirect, &mut problems),
             bypass_paths: throttle.bypass.paths.iter().cloned().collect(),
-            bypass_addresses: networks(&throttle.bypass.addresses, "throttle.bypass.addresses", &mut problems),
+            bypass_addresses: networks(
+                &throttle.bypass.addresses,
+                "throttle.bypass.addresses",
+                &mut problems,
+            ),
             throttle_drops: throttle.action == ThrottleAction::Drop,
             stay: Stay::new(throttle.stay, &offload.token),
             drop_method: parts.drop.method,
@@ -140,7 +164,11 @@ impl Compiled {
                 None => return Err(problems),
             },
         };
-        if problems.is_empty() { Ok(compiled) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(compiled)
+        } else {
+            Err(problems)
+        }
     }
 
     /// The offload servers.
@@ -200,7 +228,9 @@ fn servers(
     for (index, settings) in offload.servers.iter().enumerate() {
         let key = format!("offload.servers[{index}]");
         settings.check(&key, problems);
-        let first = offload.servers[..index].iter().position(|other| other.name == settings.name);
+        let first = offload.servers[..index]
+            .iter()
+            .position(|other| other.name == settings.name);
         if let Some(first) = first.filter(|_| !settings.name.is_empty()) {
             problems.push(Problem::new(
                 format!("{key}.name"),
@@ -208,9 +238,14 @@ fn servers(
             ));
         }
         // What is wrong with the URL was told by `check`.
-        let Ok(url) = servers::server_url(&settings.url) else { continue };
+        let Ok(url) = servers::server_url(&settings.url) else {
+            continue;
+        };
         let Ok(target) = Target::new(&settings.name, &url, settings.cors) else {
-            problems.push(Problem::new(format!("{key}.url"), "can't be the beginning of a link"));
+            problems.push(Problem::new(
+                format!("{key}.url"),
+                "can't be the beginning of a link",
+            ));
             continue;
         };
         targets.push(ServerTarget {
@@ -252,7 +287,10 @@ impl Identity {
             }),
             (None, Some(name)) => {
                 if settings.key.is_some() {
-                    problems.push(Problem::new("offload.identity.key", "needs `cookie`: a header is believed from trusted proxies only"));
+                    problems.push(Problem::new(
+                        "offload.identity.key",
+                        "needs `cookie`: a header is believed from trusted proxies only",
+                    ));
                 }
                 name.parse()
                     .map_err(|_| {
@@ -265,7 +303,10 @@ impl Identity {
                     .map(Self::Header)
             }
             _ => {
-                problems.push(Problem::new("offload.identity", "must have either `cookie` or `header`"));
+                problems.push(Problem::new(
+                    "offload.identity",
+                    "must have either `cookie` or `header`",
+                ));
                 None
             }
         }

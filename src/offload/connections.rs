@@ -92,7 +92,10 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let mut shard = self.connections.shard(self.peer);
         // The same address may have come again before this one was let go.
-        if shard.get(&self.peer).is_some_and(|switch| Arc::ptr_eq(switch, &self.switch)) {
+        if shard
+            .get(&self.peer)
+            .is_some_and(|switch| Arc::ptr_eq(switch, &self.switch))
+        {
             shard.remove(&self.peer);
         }
     }
@@ -107,10 +110,16 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let peer: SocketAddr = "192.0.2.1:4711".parse().unwrap();
         let first = connections.open(peer);
-        assert!(Arc::ptr_eq(&connections.switch(peer).unwrap(), &first.switch));
+        assert!(Arc::ptr_eq(
+            &connections.switch(peer).unwrap(),
+            &first.switch
+        ));
         let second = connections.open(peer);
         drop(first);
-        assert!(Arc::ptr_eq(&connections.switch(peer).unwrap(), &second.switch));
+        assert!(Arc::ptr_eq(
+            &connections.switch(peer).unwrap(),
+            &second.switch
+        ));
         drop(second);
         assert!(connections.switch(peer).is_none());
     }

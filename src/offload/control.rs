@@ -119,7 +119,10 @@ impl Control {
             .stepped
             .replace(now)
             .map_or(Duration::ZERO, |then| now.saturating_duration_since(then));
-        if self.overridden.is_some_and(|overridden| overridden.until <= now) {
+        if self
+            .overridden
+            .is_some_and(|overridden| overridden.until <= now)
+        {
             self.hold(None);
         }
         let readings = self.with_promises(input.readings, input.primary_assigned);
@@ -146,7 +149,11 @@ impl Control {
             overridden_until: None,
             share: self.share.share(),
             turned: Turned {
-                dropped: if natural == Level::Drop { turned.dropped } else { Ratio::ZERO },
+                dropped: if natural == Level::Drop {
+                    turned.dropped
+                } else {
+                    Ratio::ZERO
+                },
                 ..turned
             },
             turn_away_offloaded: self
@@ -204,7 +211,13 @@ impl Control {
         readings
     }
 
-    fn observe_level(&mut self, signals: &[SignalLoad], readings: &[Reading], elapsed: Duration, now: Instant) {
+    fn observe_level(
+        &mut self,
+        signals: &[SignalLoad],
+        readings: &[Reading],
+        elapsed: Duration,
+        now: Instant,
+    ) {
         // The worst signal steers the share: how far it is above its own first threshold.
         let excess = signals
             .iter()
@@ -246,14 +259,21 @@ impl Control {
             .map(|(server, usable)| {
                 let state = server.state(*usable, now);
                 if state.usable != *usable {
-                    tracing::info!(server = server.name(), usable = state.usable, reason = state.reason, "offload server changed");
+                    tracing::info!(
+                        server = server.name(),
+                        usable = state.usable,
+                        reason = state.reason,
+                        "offload server changed"
+                    );
                 }
                 *usable = state.usable;
                 state
             })
             .collect();
         // Room counts in bytes a second where every server's capacity is known, else as a ratio.
-        let all_known = servers.iter().all(|server| server.settings().capacity.is_some());
+        let all_known = servers
+            .iter()
+            .all(|server| server.settings().capacity.is_some());
         let candidates: Vec<Candidate> = servers
             .iter()
             .zip(&states)

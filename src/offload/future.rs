@@ -112,7 +112,12 @@ fn is_html<B>(response: &Response<B>) -> bool {
     response
         .headers()
         .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html")))
+        .is_some_and(|value| {
+            value
+                .as_bytes()
+                .get(..9)
+                .is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"))
+        })
 }
 
 // === impl Rewriting ===
@@ -133,11 +138,15 @@ impl Rewriting {
             .authority()
             .map(|authority| authority.as_str())
             .or_else(|| request.headers().get(header::HOST)?.to_str().ok());
-        let path_and_query = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let path_and_query = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
         let https = is_https(request, peer, snapshot);
         Self {
             method: request.method().clone(),
-            page: host.and_then(|host| Page::new(https, host, path_and_query, compiled.hosts.clone())),
+            page: host
+                .and_then(|host| Page::new(https, host, path_and_query, compiled.hosts.clone())),
             path,
             rules: compiled.rules.clone(),
             server: compiled.servers[server].clone(),
@@ -196,7 +205,9 @@ impl Rewriting {
         let now = Instant::now();
         let shared = account.shared();
         let length = body.size_hint().lower();
-        let bytes = shared.weights.of_decision(Decision::Offload(0), self.path, length);
+        let bytes = shared
+            .weights
+            .of_decision(Decision::Offload(0), self.path, length);
         shared.assigned.add(bytes, now);
         if self.method == Method::GET {
             self.server.assign(shared.weights.page(self.path), now);
@@ -227,10 +238,11 @@ impl Passing {
         };
         if get && response.status() == StatusCode::OK {
             let shared = account.shared();
-            let length = content_length(&response)
-                .or_else(|| response.body().size_hint().exact());
+            let length = content_length(&response).or_else(|| response.body().size_hint().exact());
             if is_html(&response) {
-                let bytes = shared.weights.of_decision(Decision::Serve, path, length.unwrap_or(0));
+                let bytes = shared
+                    .weights
+                    .of_decision(Decision::Serve, path, length.unwrap_or(0));
                 shared.assigned.add(bytes, Instant::now());
                 shared.weights.page_served();
             } else if let Some(length) = length {
@@ -247,7 +259,9 @@ impl Passing {
 
 impl<F, B> ResponseFuture<F, B> {
     pub(super) const fn untouched(inner: F) -> Self {
-        Self { state: State::Untouched { inner } }
+        Self {
+            state: State::Untouched { inner },
+        }
     }
 
     pub(super) const fn passing(inner: F, account: Account, passing: Passing) -> Self {
@@ -271,7 +285,11 @@ impl<F, B> ResponseFuture<F, B> {
     }
 
     pub(super) const fn ready(response: Response<OffloadBody<B>>) -> Self {
-        Self { state: State::Ready { response: Some(response) } }
+        Self {
+            state: State::Ready {
+                response: Some(response),
+            },
+        }
     }
 }
 
@@ -285,13 +303,23 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         const POLLED_ON: &str = "a future is not polled after it is ready";
         Poll::Ready(Ok(match self.project().state.project() {
-            StateProjection::Untouched { inner } => ready!(inner.poll(cx))?.map(OffloadBody::untouched),
-            StateProjection::Passing { inner, account, passing } => {
+            StateProjection::Untouched { inner } => {
+                ready!(inner.poll(cx))?.map(OffloadBody::untouched)
+            }
+            StateProjection::Passing {
+                inner,
+                account,
+                passing,
+            } => {
                 let response = ready!(inner.poll(cx))?;
                 let passing = std::mem::replace(passing, Passing::Unseen);
                 passing.finish(response, account.take().expect(POLLED_ON))
             }
-            StateProjection::Rewriting { inner, account, rewriting } => {
+            StateProjection::Rewriting {
+                inner,
+                account,
+                rewriting,
+            } => {
                 let response = ready!(inner.poll(cx))?;
                 let rewriting = rewriting.take().expect(POLLED_ON);
                 rewriting.finish(response, account.take().expect(POLLED_ON))

@@ -53,7 +53,10 @@ impl Overloaded {
         let page = match path {
             None => PAGE.to_owned(),
             Some(path) => std::fs::read_to_string(path).map_err(|error| {
-                problem(format!("must be a readable template, found {} ({error})", path.display()))
+                problem(format!(
+                    "must be a readable template, found {} ({error})",
+                    path.display()
+                ))
             })?,
         };
         // RFC 9110 section 10.2.3: whole seconds.
@@ -85,13 +88,22 @@ impl Overloaded {
     }
 
     /// The answer to a request with these `headers`. `jitter` picks one of the values of `Retry-After`.
-    pub(super) fn response(&self, method: &Method, headers: &HeaderMap, jitter: u64) -> Response<Bytes> {
+    pub(super) fn response(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        jitter: u64,
+    ) -> Response<Bytes> {
         let form = match accepted(headers) {
             Accepted::Html => &self.html,
             Accepted::Json => &self.problem,
             Accepted::Other => &self.text,
         };
-        let body = if method == Method::HEAD { Bytes::new() } else { form.body.clone() };
+        let body = if method == Method::HEAD {
+            Bytes::new()
+        } else {
+            form.body.clone()
+        };
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         let answer = response.headers_mut();
@@ -118,17 +130,27 @@ fn accepted(headers: &HeaderMap) -> Accepted {
     for value in headers.get_all(header::ACCEPT) {
         any = true;
         for range in value.as_bytes().split(|byte| *byte == b',') {
-            let Ok(range) = std::str::from_utf8(range) else { continue };
+            let Ok(range) = std::str::from_utf8(range) else {
+                continue;
+            };
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default();
             let refused = parts.any(|part| {
-                part.strip_prefix("q=")
-                    .is_some_and(|quality| quality.trim_end_matches('0').trim_end_matches('.').trim_end_matches('0').is_empty())
+                part.strip_prefix("q=").is_some_and(|quality| {
+                    quality
+                        .trim_end_matches('0')
+                        .trim_end_matches('.')
+                        .trim_end_matches('0')
+                        .is_empty()
+                })
             });
             if refused {
                 continue;
             }
-            if ["text/html", "text/*", "*/*"].iter().any(|html| kind.eq_ignore_ascii_case(html)) {
+            if ["text/html", "text/*", "*/*"]
+                .iter()
+                .any(|html| kind.eq_ignore_ascii_case(html))
+            {
                 return Accepted::Html;
             }
             let kind = kind.as_bytes();
@@ -153,12 +175,17 @@ mod tests {
         if let Some(accept) = accept {
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         }
-        Overloaded::new(None, Duration::from_secs(10)).unwrap().response(&method, &headers, 3)
+        Overloaded::new(None, Duration::from_secs(10))
+            .unwrap()
+            .response(&method, &headers, 3)
     }
 
     fn kind(accept: Option<&'static str>) -> String {
         let response = response(accept, Method::GET);
-        response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned()
+        response.headers()[header::CONTENT_TYPE]
+            .to_str()
+            .unwrap()
+            .to_owned()
     }
 
     #[test]
@@ -167,7 +194,10 @@ mod tests {
         assert!(kind(Some("*/*")).starts_with("text/html"));
         assert!(kind(Some("application/json, text/html;q=0.5")).starts_with("text/html"));
         assert_eq!(kind(Some("application/json")), "application/problem+json");
-        assert_eq!(kind(Some("application/ld+json")), "application/problem+json");
+        assert_eq!(
+            kind(Some("application/ld+json")),
+            "application/problem+json"
+        );
         assert!(kind(Some("image/avif,image/webp")).starts_with("text/plain"));
         assert!(kind(Some("text/html;q=0, text/plain")).starts_with("text/plain"));
         assert!(kind(Some("text/html;q=0.000, text/plain")).starts_with("text/plain"));
@@ -179,11 +209,21 @@ mod tests {
         let page = response(None, Method::GET);
         assert_eq!(page.status(), 503);
         assert_eq!(page.headers()[header::CACHE_CONTROL], "no-store");
-        assert_eq!(page.headers()[header::CONTENT_LENGTH], page.body().len().to_string());
-        assert!(std::str::from_utf8(page.body()).unwrap().contains("overloaded"));
+        assert_eq!(
+            page.headers()[header::CONTENT_LENGTH],
+            page.body().len().to_string()
+        );
+        assert!(
+            std::str::from_utf8(page.body())
+                .unwrap()
+                .contains("overloaded")
+        );
         let head = response(None, Method::HEAD);
         assert!(head.body().is_empty());
-        assert_eq!(head.headers()[header::CONTENT_LENGTH], page.body().len().to_string());
+        assert_eq!(
+            head.headers()[header::CONTENT_LENGTH],
+            page.body().len().to_string()
+        );
     }
 
     #[test]
@@ -192,7 +232,11 @@ mod tests {
         let values: Vec<u64> = (0..JITTER_STEPS)
             .map(|jitter| {
                 let response = overloaded.response(&Method::GET, &HeaderMap::new(), jitter);
-                response.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap()
+                response.headers()[header::RETRY_AFTER]
+                    .to_str()
+                    .unwrap()
+                    .parse()
+                    .unwrap()
             })
             .collect();
         assert_eq!(values.iter().min(), Some(&10));
@@ -202,7 +246,12 @@ mod tests {
     #[test]
     fn a_page_that_is_missing_or_no_template_is_told() {
         let error = Overloaded::new(Some(Path::new("/nowhere.html")), Duration::ZERO).unwrap_err();
-        assert!(error.to_string().contains("`throttle.page` must be a readable template"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("`throttle.page` must be a readable template"),
+            "{error}"
+        );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("page.html");
         std::fs::write(&path, "{% if %}").unwrap();

@@ -30,13 +30,19 @@ impl Kind {
         let path = request.uri().path();
         let headers = request.headers();
         let accepts_html = accepts(headers, "text/html");
-        let (object, wants_page) = match headers.get("sec-fetch-dest").and_then(|dest| dest.to_str().ok()) {
+        let (object, wants_page) = match headers
+            .get("sec-fetch-dest")
+            .and_then(|dest| dest.to_str().ok())
+        {
             Some("document" | "iframe" | "frame" | "embed" | "object") => (false, true),
             Some("empty" | "websocket" | "webtransport" | "json") => (false, accepts_html),
             Some(_) => (true, false),
             None if compiled.rules.is_object(path) => (true, false),
             None if accepts_html => (false, true),
-            None => (accepts(headers, "image/") || accepts(headers, "text/css"), false),
+            None => (
+                accepts(headers, "image/") || accepts(headers, "text/css"),
+                false,
+            ),
         };
         let via = headers.contains_key(header::VIA) || headers.contains_key("cdn-loop");
         Self {

@@ -67,7 +67,10 @@ where
         if snapshot.compiled.mode == Mode::Off {
             return ResponseFuture::untouched(self.inner.call(request));
         }
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+        let peer = request
+            .extensions()
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|info| info.0);
         let account = Account::new(&self.shared);
 
         if is_bypassed(&mut request, peer, &snapshot) {
@@ -110,8 +113,13 @@ where
                 ResponseFuture::passing(self.inner.call(request), account, passing)
             }
             Decision::Offload(server) => {
-                let rewriting = Rewriting::new(&request, peer, server, &snapshot, path, answer.stay);
-                prepare_request(request.headers_mut(), Some(rewriting.tag()), kind.wants_page);
+                let rewriting =
+                    Rewriting::new(&request, peer, server, &snapshot, path, answer.stay);
+                prepare_request(
+                    request.headers_mut(),
+                    Some(rewriting.tag()),
+                    kind.wants_page,
+                );
                 ResponseFuture::rewriting(self.inner.call(request), account, rewriting)
             }
         }
@@ -135,21 +143,29 @@ impl<S> Offload<S> {
         let compiled = &snapshot.compiled;
         let client: Client<'_> = client(peer.map(|peer| peer.ip()), request.headers(), compiled);
         let now = Instant::now();
-        let has_room = |server: usize| {
-            match (compiled.servers.get(server), snapshot.servers.get(server)) {
+        let has_room =
+            |server: usize| match (compiled.servers.get(server), snapshot.servers.get(server)) {
                 (Some(server), Some(state)) => server.has_room(state.correction, now),
                 _ => false,
-            }
-        };
+            };
         let unix = snapshot.unix_seconds();
         let stays = || compiled.stay.holds(request.headers(), client.hash, unix);
-        let decision = decide(kind, &client, snapshot, &*self.shared.admit, stays, &has_room);
+        let decision = decide(
+            kind,
+            &client,
+            snapshot,
+            &*self.shared.admit,
+            stays,
+            &has_room,
+        );
         let let_in = snapshot.level >= Level::Throttle
             && kind.begins
             && matches!(decision, Decision::Serve | Decision::Offload(_));
         Answer {
             decision,
-            stay: let_in.then(|| compiled.stay.cookie(client.hash, unix)).flatten(),
+            stay: let_in
+                .then(|| compiled.stay.cookie(client.hash, unix))
+                .flatten(),
         }
     }
 
@@ -197,13 +213,21 @@ impl<S> Offload<S> {
         response
             .headers_mut()
             .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        if let (Some(server), Some(target)) = (compiled.servers.get(server), compiled.targets.get(server)) {
+        if let (Some(server), Some(target)) =
+            (compiled.servers.get(server), compiled.targets.get(server))
+        {
             let target = target.target.prefix();
-            let path_and_query = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let path_and_query = request
+                .uri()
+                .path_and_query()
+                .map_or("/", |path| path.as_str());
             if let Ok(location) = HeaderValue::try_from(format!("{target}{path_and_query}")) {
                 response.headers_mut().insert(header::LOCATION, location);
             }
-            server.assign(self.shared.weights.object(path).unwrap_or(0), Instant::now());
+            server.assign(
+                self.shared.weights.object(path).unwrap_or(0),
+                Instant::now(),
+            );
         }
         ResponseFuture::ready(response)
     }
@@ -232,7 +256,10 @@ fn is_bypassed<B>(request: &mut Request<B>, peer: Option<SocketAddr>, snapshot: 
     let shown = request.headers_mut().remove(TOKEN_HEADER);
     let is_pull = shown.is_some_and(|shown| {
         !compiled.token.is_empty()
-            && bool::from(subtle::ConstantTimeEq::ct_eq(shown.as_bytes(), compiled.token.as_bytes()))
+            && bool::from(subtle::ConstantTimeEq::ct_eq(
+                shown.as_bytes(),
+                compiled.token.as_bytes(),
+            ))
     });
     if is_pull || compiled.bypass_paths.contains(request.uri().path()) {
         return true;
@@ -242,13 +269,23 @@ fn is_bypassed<B>(request: &mut Request<B>, peer: Option<SocketAddr>, snapshot: 
     }
     let client = client(peer.map(|peer| peer.ip()), request.headers(), compiled);
     client.address.is_some_and(|address| {
-        compiled.bypass_addresses.iter().any(|network| network.contains(&address))
+        compiled
+            .bypass_addresses
+            .iter()
+            .any(|network| network.contains(&address))
     })
 }
 
 /// Whether the page was asked for over https: as the connection says, or a trusted proxy.
-pub(super) fn is_https<B>(request: &Request<B>, peer: Option<SocketAddr>, snapshot: &Snapshot) -> bool {
-    let trusted = is_trusted(peer.map(|peer| peer.ip()), &snapshot.compiled.trusted_proxies);
+pub(super) fn is_https<B>(
+    request: &Request<B>,
+    peer: Option<SocketAddr>,
+    snapshot: &Snapshot,
+) -> bool {
+    let trusted = is_trusted(
+        peer.map(|peer| peer.ip()),
+        &snapshot.compiled.trusted_proxies,
+    );
     if trusted && let Some(proto) = forwarded_proto(request.headers()) {
         return proto.eq_ignore_ascii_case("https");
     }
@@ -265,10 +302,17 @@ fn forwarded_proto(headers: &HeaderMap) -> Option<&str> {
         .and_then(|value| value.rsplit(',').next())
         .map(str::trim);
     by_x.or_else(|| {
-        let last = headers.get_all(header::FORWARDED).iter().next_back()?.to_str().ok()?;
+        let last = headers
+            .get_all(header::FORWARDED)
+            .iter()
+            .next_back()?
+            .to_str()
+            .ok()?;
         last.rsplit(',').next()?.split(';').find_map(|pair| {
             let (name, value) = pair.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("proto").then(|| value.trim().trim_matches('"'))
+            name.trim()
+                .eq_ignore_ascii_case("proto")
+                .then(|| value.trim().trim_matches('"'))
         })
     })
 }

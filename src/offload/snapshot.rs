@@ -56,7 +56,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// Before the first look at the load: everything is served.
     #[must_use]
-    pub fn initial(compiled: Arc<Compiled>, choose: Arc<dyn Choose>, now: Instant, wall: SystemTime) -> Self {
+    pub fn initial(
+        compiled: Arc<Compiled>,
+        choose: Arc<dyn Choose>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Self {
         let servers = compiled
             .servers
             .iter()

@@ -24,7 +24,9 @@ pub(super) struct Stay {
 
 impl std::fmt::Debug for Stay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stay").field("length", &self.length).finish_non_exhaustive()
+        f.debug_struct("Stay")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
     }
 }
 
@@ -37,7 +39,10 @@ impl Stay {
         if secret.is_empty() {
             if let Err(error) = getrandom::fill(&mut key) {
                 tracing::warn!(%error, "no randomness for the stay cookie: it is off");
-                return Self { length: Duration::ZERO, key };
+                return Self {
+                    length: Duration::ZERO,
+                    key,
+                };
             }
         } else {
             key = mac(secret.as_bytes(), &[b"overspill stay cookie"]);
@@ -59,9 +64,12 @@ impl Stay {
             .and_then(|value| value.split_once('.'))
             .and_then(|(expiry, mac)| Some((expiry.parse::<u64>().ok()?, mac)))
             // One that holds longer than any we make is not ours, whatever its MAC says.
-            .filter(|(expiry, _)| (unix_now..=unix_now + self.length.as_secs() + 1).contains(expiry))
+            .filter(|(expiry, _)| {
+                (unix_now..=unix_now + self.length.as_secs() + 1).contains(expiry)
+            })
             .is_some_and(|(expiry, mac)| {
-                subtle::ConstantTimeEq::ct_eq(mac.as_bytes(), self.mac(expiry, client).as_bytes()).into()
+                subtle::ConstantTimeEq::ct_eq(mac.as_bytes(), self.mac(expiry, client).as_bytes())
+                    .into()
             })
     }
 
@@ -119,7 +127,10 @@ mod tests {
     fn shown(cookie: &HeaderValue) -> HeaderMap {
         let value = cookie.to_str().unwrap().split(';').next().unwrap();
         let mut headers = HeaderMap::new();
-        headers.insert(header::COOKIE, HeaderValue::try_from(format!("a=b; {value}")).unwrap());
+        headers.insert(
+            header::COOKIE,
+            HeaderValue::try_from(format!("a=b; {value}")).unwrap(),
+        );
         headers
     }
 
@@ -133,7 +144,10 @@ mod tests {
         assert!(!stay.holds(&headers, 8, 1_000), "somebody else");
         assert!(!stay.holds(&HeaderMap::new(), 7, 1_000));
         let other_primary = Stay::new(Duration::from_secs(300), "secret");
-        assert!(other_primary.holds(&headers, 7, 1_000), "the secret is shared");
+        assert!(
+            other_primary.holds(&headers, 7, 1_000),
+            "the secret is shared"
+        );
         let stranger = Stay::new(Duration::from_secs(300), "");
         assert!(!stranger.holds(&headers, 7, 1_000));
     }
@@ -143,7 +157,10 @@ mod tests {
         let stay = Stay::new(Duration::from_secs(300), "secret");
         for value in ["1100", "1100.", "1100.00", ".", "x.y", "99999999999.0", ""] {
             let mut headers = HeaderMap::new();
-            headers.insert(header::COOKIE, HeaderValue::try_from(format!("{NAME}={value}")).unwrap());
+            headers.insert(
+                header::COOKIE,
+                HeaderValue::try_from(format!("{NAME}={value}")).unwrap(),
+            );
             assert!(!stay.holds(&headers, 7, 1_000), "{value}");
         }
     }

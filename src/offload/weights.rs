@@ -124,7 +124,11 @@ impl Weights {
             let pages = self.pages_served.load(Ordering::Relaxed);
             let bytes = self.object_bytes_served.load(Ordering::Relaxed);
             // A handful of pages is no experience.
-            if pages >= 10 { bytes / pages } else { UNKNOWN_PAGE }
+            if pages >= 10 {
+                bytes / pages
+            } else {
+                UNKNOWN_PAGE
+            }
         })
     }
 
@@ -150,7 +154,11 @@ mod tests {
         weights.learn_object(path(b"/b.png"), 3_000);
         let objects = [&b"/a.png"[..], b"/b.png", b"/unknown.png"];
         weights.learn_page(path(b"/"), objects.into_iter().map(path));
-        assert_eq!(weights.page(path(b"/")), 6_000, "the unknown counts as the mean");
+        assert_eq!(
+            weights.page(path(b"/")),
+            6_000,
+            "the unknown counts as the mean"
+        );
         weights.learn_page(path(b"/plain"), std::iter::empty());
         assert_eq!(weights.page(path(b"/plain")), 0);
     }
@@ -171,8 +179,14 @@ mod tests {
         let weights = Weights::default();
         weights.learn_object(path(b"/a.png"), 50_000);
         weights.learn_page(path(b"/"), std::iter::once(path(b"/a.png")));
-        assert_eq!(weights.of_decision(Decision::Serve, path(b"/"), 4_000), 54_000);
-        assert_eq!(weights.of_decision(Decision::Offload(0), path(b"/"), 4_000), 4_000);
+        assert_eq!(
+            weights.of_decision(Decision::Serve, path(b"/"), 4_000),
+            54_000
+        );
+        assert_eq!(
+            weights.of_decision(Decision::Offload(0), path(b"/"), 4_000),
+            4_000
+        );
     }
 
     #[test]

@@ -64,7 +64,11 @@ impl AssignedRate {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let (then, _) = unpack(word);
-            let newest = if clock.wrapping_sub(then) > u32::MAX / 2 { then } else { clock };
+            let newest = if clock.wrapping_sub(then) > u32::MAX / 2 {
+                then
+            } else {
+                clock
+            };
             let next = pack(newest, Self::decayed(word, clock) + bytes as f32);
             match self
                 .word
@@ -106,7 +110,10 @@ mod tests {
         rate.add(1_000_000, began);
         assert_eq!(rate.rate(began), 500_000.0);
         let later = rate.rate(began + Duration::from_secs(2));
-        assert!((later - 500_000.0 / std::f64::consts::E).abs() < 100.0, "{later}");
+        assert!(
+            (later - 500_000.0 / std::f64::consts::E).abs() < 100.0,
+            "{later}"
+        );
         assert!(rate.rate(began + Duration::from_secs(60)) < 1.0);
     }
 

@@ -30,7 +30,11 @@ mod tests {
 
     #[test]
     fn a_fraction_is_met_and_depends_on_the_salt() {
-        let below = |salt| (0..10_000).filter(|n| fraction(mix(*n), salt) < 0.3).count();
+        let below = |salt| {
+            (0..10_000)
+                .filter(|n| fraction(mix(*n), salt) < 0.3)
+                .count()
+        };
         assert!((2_850..3_150).contains(&below(1)), "{}", below(1));
         let both = (0..10_000u64)
             .filter(|n| fraction(mix(*n), 1) < 0.3 && fraction(mix(*n), 2) < 0.3)

@@ -62,7 +62,9 @@ impl HealthTracker {
             (Health::Unknown, Answer::Busy) => (Health::Busy, 1),
             (Health::Unknown, Answer::Bad(why)) => (Health::Ill(why), 1),
             (Health::Ill(_), Answer::Good | Answer::Busy) => (Health::Well, settings.successes),
-            (Health::Well | Health::Busy, Answer::Bad(why)) => (Health::Ill(why), settings.failures),
+            (Health::Well | Health::Busy, Answer::Bad(why)) => {
+                (Health::Ill(why), settings.failures)
+            }
             // Busy or not follows each answer: that is load, and load changes quickly.
             (Health::Busy, Answer::Good) => (Health::Well, 1),
             (Health::Well, Answer::Busy) => (Health::Busy, 1),
@@ -109,8 +111,14 @@ mod tests {
     #[test]
     fn then_it_takes_several_in_a_row() {
         assert_eq!(after([Answer::Good, bad(), bad()]), Health::Well);
-        assert_eq!(after([Answer::Good, bad(), bad(), Answer::Good, bad(), bad()]), Health::Well);
-        assert!(matches!(after([Answer::Good, bad(), bad(), bad()]), Health::Ill(_)));
+        assert_eq!(
+            after([Answer::Good, bad(), bad(), Answer::Good, bad(), bad()]),
+            Health::Well
+        );
+        assert!(matches!(
+            after([Answer::Good, bad(), bad(), bad()]),
+            Health::Ill(_)
+        ));
         assert!(matches!(after([bad(), Answer::Good]), Health::Ill(_)));
         assert_eq!(after([bad(), Answer::Good, Answer::Good]), Health::Well);
     }
@@ -118,7 +126,10 @@ mod tests {
     #[test]
     fn a_503_is_load_not_illness() {
         assert_eq!(after([Answer::Good, Answer::Busy]), Health::Busy);
-        assert_eq!(after([Answer::Good, Answer::Busy, Answer::Good]), Health::Well);
+        assert_eq!(
+            after([Answer::Good, Answer::Busy, Answer::Good]),
+            Health::Well
+        );
         assert_eq!(after(std::iter::repeat_n(Answer::Busy, 9)), Health::Busy);
     }
 }

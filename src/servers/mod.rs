@@ -23,9 +23,7 @@ pub use self::{
     health::{Answer, Health, HealthTracker},
     probe::Probes,
     report::{ReportError, parse as parse_report},
-    select::{
-        Candidate, Choose, Client, ClientRuleSettings, Criterion, Policy, Select, networks,
-    },
+    select::{Candidate, Choose, Client, ClientRuleSettings, Criterion, Policy, Select, networks},
     server::{Server, ServerState, Servers},
     settings::{
         HealthProbe, HealthSettings, ReportKind, ReportSettings, ServerSettings, absolute_url,

@@ -59,16 +59,33 @@ impl Probes {
         for server in servers.iter() {
             if let HealthSettings::Probe(health) = &server.settings().health {
                 // A prefix keeps its path: `https://cdn.example/site` is asked for `/site` + `health.path`.
-                let url = format!("{}{}", server.url().as_str().trim_end_matches('/'), health.path);
+                let url = format!(
+                    "{}{}",
+                    server.url().as_str().trim_end_matches('/'),
+                    health.path
+                );
                 if let Ok(uri) = url.parse::<Uri>() {
-                    tasks.spawn(ask_for_health(client.clone(), server.clone(), uri, health.every));
+                    tasks.spawn(ask_for_health(
+                        client.clone(),
+                        server.clone(),
+                        uri,
+                        health.every,
+                    ));
                 }
             }
             let settings = &server.settings().report;
-            let uri = absolute_url(&settings.url).ok().and_then(|url| url.as_str().parse().ok());
+            let uri = absolute_url(&settings.url)
+                .ok()
+                .and_then(|url| url.as_str().parse().ok());
             if let (ReportKind::Orca, Some(uri)) = (settings.kind, uri) {
                 let authorization = authorization(token);
-                tasks.spawn(ask_for_load(client.clone(), server.clone(), uri, authorization, settings.every));
+                tasks.spawn(ask_for_load(
+                    client.clone(),
+                    server.clone(),
+                    uri,
+                    authorization,
+                    settings.every,
+                ));
             }
             tasks.spawn(look_up(server.clone()));
         }
@@ -111,7 +128,9 @@ async fn ask_for_health(client: HttpClient, server: Arc<Server>, uri: Uri, every
         ticks.tick().await;
         let asked = timeout(patience, ask(&client, Method::GET, &uri, None)).await;
         server.observe_health(match asked {
-            Ok(Ok(response)) if response.status() == StatusCode::SERVICE_UNAVAILABLE => Answer::Busy,
+            Ok(Ok(response)) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                Answer::Busy
+            }
             Ok(Ok(response)) if response.status().as_u16() < 500 => Answer::Good,
             Ok(Ok(response)) => Answer::Bad(format!("it answered {}", response.status())),
             Ok(Err(reason)) => Answer::Bad(reason),
@@ -131,9 +150,12 @@ async fn ask_for_load(
     let patience = every.clamp(Duration::from_millis(500), PATIENCE);
     loop {
         ticks.tick().await;
-        let report = timeout(patience, fetch_report(&client, &uri, authorization.as_ref()))
-            .await
-            .unwrap_or_else(|_| Err(format!("no report within {patience:?}")));
+        let report = timeout(
+            patience,
+            fetch_report(&client, &uri, authorization.as_ref()),
+        )
+        .await
+        .unwrap_or_else(|_| Err(format!("no report within {patience:?}")));
         server.observe_report(report, Instant::now());
     }
 }
@@ -150,7 +172,12 @@ async fn fetch_report(
     let body = Limited::new(response.into_body(), report::LIMIT)
         .collect()
         .await
-        .map_err(|error| format!("expected a report of at most {} bytes: {error}", report::LIMIT))?;
+        .map_err(|error| {
+            format!(
+                "expected a report of at most {} bytes: {error}",
+                report::LIMIT
+            )
+        })?;
     report::parse(&body.to_bytes()).map_err(|error| error.to_string())
 }
 
@@ -171,7 +198,10 @@ async fn ask(
     if let Some(authorization) = authorization {
         headers.insert(header::AUTHORIZATION, authorization.clone());
     }
-    client.request(request).await.map_err(|error| root_cause(&error))
+    client
+        .request(request)
+        .await
+        .map_err(|error| root_cause(&error))
 }
 
 /// The last of an error's sources: "connection refused" says more than "client error".

@@ -32,7 +32,9 @@ pub enum ReportError {
         found: f64,
     },
     /// None of the fields that tell a load is there.
-    #[error("expected `application_utilization`, `cpu_utilization` or `named_metrics.bandwidth`, found none")]
+    #[error(
+        "expected `application_utilization`, `cpu_utilization` or `named_metrics.bandwidth`, found none"
+    )]
     Empty,
 }
 
@@ -82,13 +84,17 @@ mod tests {
 
     #[test]
     fn reads_the_load() {
-        let report = br#"{"cpu_utilization":0.31,"application_utilization":0.72,"rps_fractional":120.5,
+        let report =
+            br#"{"cpu_utilization":0.31,"application_utilization":0.72,"rps_fractional":120.5,
             "named_metrics":{"bandwidth":0.72}}"#;
         assert_eq!(parse(report).unwrap().get(), 0.72);
         assert_eq!(parse(br#"{"cpu_utilization":0.31}"#).unwrap().get(), 0.31);
         let both = br#"{"cpu_utilization":0.31,"named_metrics":{"bandwidth":0.4,"queue":7}}"#;
         assert_eq!(parse(both).unwrap().get(), 0.4);
-        assert_eq!(parse(br#"{"application_utilization":1.3}"#).unwrap().get(), 1.3);
+        assert_eq!(
+            parse(br#"{"application_utilization":1.3}"#).unwrap().get(),
+            1.3
+        );
     }
 
     #[test]
@@ -103,7 +109,10 @@ mod tests {
             (r#"{"application_utilization":1e999}"#, "JSON"),
             (r#"{"application_utilization":"high"}"#, "JSON"),
             (r#"{"application_utilization":1e9}"#, "0 to 10"),
-            (r#"{"cpu_utilization":0.5,"named_metrics":{"bandwidth":-1}}"#, "named_metrics.bandwidth"),
+            (
+                r#"{"cpu_utilization":0.5,"named_metrics":{"bandwidth":-1}}"#,
+                "named_metrics.bandwidth",
+            ),
         ] {
             let error = parse(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(reason), "{body}: {error}");

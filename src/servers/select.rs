@@ -125,7 +125,14 @@ impl Policy {
         let compiled = rules
             .iter()
             .enumerate()
-            .map(|(index, rule)| Rule::new(rule, &format!("offload.clients[{index}]"), names, &mut problems))
+            .map(|(index, rule)| {
+                Rule::new(
+                    rule,
+                    &format!("offload.clients[{index}]"),
+                    names,
+                    &mut problems,
+                )
+            })
             .collect();
         if !problems.is_empty() {
             return Err(problems);
@@ -133,7 +140,11 @@ impl Policy {
         let position = |wanted| criteria.iter().position(|criterion| *criterion == wanted);
         let (price, load) = (position(Criterion::Price), position(Criterion::Load));
         Ok(Self {
-            rules: if criteria.contains(&Criterion::Client) { compiled } else { Vec::new() },
+            rules: if criteria.contains(&Criterion::Client) {
+                compiled
+            } else {
+                Vec::new()
+            },
             by_price: price.is_some_and(|price| load.is_none_or(|load| price < load)),
             by_room: load.is_some(),
         })
@@ -148,7 +159,12 @@ impl Select for Policy {
                 .filter(|index| allowed.is_none_or(|allowed| allowed.contains(index)))
                 .collect();
             if self.by_price {
-                usable.sort_by(|a, b| candidates[*a].price.per_gigabyte().total_cmp(&candidates[*b].price.per_gigabyte()));
+                usable.sort_by(|a, b| {
+                    candidates[*a]
+                        .price
+                        .per_gigabyte()
+                        .total_cmp(&candidates[*b].price.per_gigabyte())
+                });
             }
             usable
                 .chunk_by(|a, b| !self.by_price || candidates[*a].price == candidates[*b].price)
@@ -169,25 +185,36 @@ impl Select for Policy {
 // === impl Rule ===
 
 impl Rule {
-    fn new(settings: &ClientRuleSettings, key: &str, names: &[&str], problems: &mut Vec<Problem>) -> Self {
+    fn new(
+        settings: &ClientRuleSettings,
+        key: &str,
+        names: &[&str],
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         if settings.addresses.is_empty() && settings.identity.is_none() {
             problems.push(Problem::new(key, "must have `addresses` or `identity`"));
         }
         if settings.servers.is_empty() {
-            problems.push(Problem::new(format!("{key}.servers"), "must name at least one server"));
+            problems.push(Problem::new(
+                format!("{key}.servers"),
+                "must name at least one server",
+            ));
         }
         Self {
             addresses: networks(&settings.addresses, &format!("{key}.addresses"), problems),
-            identity: settings.identity.as_ref().and_then(|glob| match Glob::new(glob) {
-                Ok(glob) => Some(glob.compile_matcher()),
-                Err(error) => {
-                    problems.push(Problem::new(
-                        format!("{key}.identity"),
-                        format_args!("must be a glob such as \"gold-*\": {error}"),
-                    ));
-                    None
-                }
-            }),
+            identity: settings
+                .identity
+                .as_ref()
+                .and_then(|glob| match Glob::new(glob) {
+                    Ok(glob) => Some(glob.compile_matcher()),
+                    Err(error) => {
+                        problems.push(Problem::new(
+                            format!("{key}.identity"),
+                            format_args!("must be a glob such as \"gold-*\": {error}"),
+                        ));
+                        None
+                    }
+                }),
             servers: settings
                 .servers
                 .iter()
@@ -197,7 +224,10 @@ impl Rule {
                     if found.is_none() {
                         problems.push(Problem::new(
                             format!("{key}.servers[{index}]"),
-                            format_args!("must name one of `offload.servers` ({}), found {wanted:?}", names.join(", ")),
+                            format_args!(
+                                "must name one of `offload.servers` ({}), found {wanted:?}",
+                                names.join(", ")
+                            ),
                         ));
                     }
                     found
@@ -208,9 +238,11 @@ impl Rule {
 
     fn matches(&self, client: &Client<'_>) -> bool {
         let address = self.addresses.is_empty()
-            || client
-                .address
-                .is_some_and(|address| self.addresses.iter().any(|network| network.contains(&address)));
+            || client.address.is_some_and(|address| {
+                self.addresses
+                    .iter()
+                    .any(|network| network.contains(&address))
+            });
         let identity = self.identity.as_ref().is_none_or(|glob| {
             client
                 .identity
@@ -265,7 +297,9 @@ impl Choose for Tables {
             .iter()
             .find(|(rule, _)| rule.matches(client))
             .map_or(&self.everyone, |(_, tables)| tables);
-        tables.iter().find_map(|table| table.choose(client.hash, has_room))
+        tables
+            .iter()
+            .find_map(|table| table.choose(client.hash, has_room))
     }
 }
 
@@ -281,7 +315,9 @@ impl Table {
             .iter()
             .map(|index| {
                 if by_room && greatest > 0.0 {
-                    (candidates[*index].room / greatest * ROOM_STEPS).ceil().max(1.0)
+                    (candidates[*index].room / greatest * ROOM_STEPS)
+                        .ceil()
+                        .max(1.0)
                 } else {
                     1.0
                 }
@@ -303,7 +339,11 @@ impl Table {
                 .max_by(|a, b| score(*a).total_cmp(&score(*b)))
                 .unwrap_or(0) as u16
         };
-        let slots = if servers.len() > 1 { (0..SLOTS).map(winner).collect() } else { Box::default() };
+        let slots = if servers.len() > 1 {
+            (0..SLOTS).map(winner).collect()
+        } else {
+            Box::default()
+        };
         Self {
             servers: servers.to_vec(),
             slots,
@@ -341,7 +381,12 @@ mod tests {
     }
 
     fn policy(criteria: &[Criterion], rules: &[ClientRuleSettings]) -> Policy {
-        Policy::new(criteria, rules, &["server-0", "server-1", "server-2", "server-3"]).unwrap()
+        Policy::new(
+            criteria,
+            rules,
+            &["server-0", "server-1", "server-2", "server-3"],
+        )
+        .unwrap()
     }
 
     fn client(number: u64) -> Client<'static> {
@@ -353,7 +398,9 @@ mod tests {
     }
 
     fn choices(choose: &dyn Choose, count: u64) -> Vec<Option<usize>> {
-        (0..count).map(|n| choose.choose(&client(n), &|_| true)).collect()
+        (0..count)
+            .map(|n| choose.choose(&client(n), &|_| true))
+            .collect()
     }
 
     const ALL: [Criterion; 3] = [Criterion::Client, Criterion::Price, Criterion::Load];
@@ -383,7 +430,10 @@ mod tests {
         let first = choices.iter().filter(|choice| **choice == Some(0)).count();
         // 16 steps against ceil(16 / 3) = 6.
         let expected = 20_000.0 * 16.0 / 22.0;
-        assert!((first as f64 - expected).abs() < 1_200.0, "{first} of 20000");
+        assert!(
+            (first as f64 - expected).abs() < 1_200.0,
+            "{first} of 20000"
+        );
     }
 
     #[test]
@@ -393,7 +443,11 @@ mod tests {
         servers[1].price = Price::new(0.01).unwrap();
         servers[2].price = Price::new(0.02).unwrap();
         let choose = policy(&ALL, &[]).prepare(&servers);
-        assert!(choices(&*choose, 100).iter().all(|choice| *choice == Some(1)));
+        assert!(
+            choices(&*choose, 100)
+                .iter()
+                .all(|choice| *choice == Some(1))
+        );
         assert_eq!(choose.choose(&client(1), &|server| server != 1), Some(2));
         assert_eq!(choose.choose(&client(1), &|server| server == 0), Some(0));
         assert_eq!(choose.choose(&client(1), &|_| false), None);
@@ -430,7 +484,11 @@ mod tests {
             };
             choose.choose(&client, &|_| true)
         };
-        assert_eq!(with("203.0.113.9", Some("gold-1")), Some(3), "the first rule that matches");
+        assert_eq!(
+            with("203.0.113.9", Some("gold-1")),
+            Some(3),
+            "the first rule that matches"
+        );
         assert_eq!(with("198.51.100.9", Some("gold-1")), Some(1));
         let anyone = with("198.51.100.9", Some("iron-1"));
         assert_eq!(anyone, choose.choose(&client(7), &|_| true));
@@ -441,7 +499,9 @@ mod tests {
         let choose = policy(&ALL, &[]).prepare(&candidates(4));
         for number in 0..1000 {
             let own = choose.choose(&client(number), &|_| true).unwrap();
-            let other = choose.choose(&client(number), &|server| server != own).unwrap();
+            let other = choose
+                .choose(&client(number), &|server| server != own)
+                .unwrap();
             assert_ne!(own, other);
         }
         assert_eq!(choose.choose(&client(1), &|server| server == 2), Some(2));
@@ -462,7 +522,8 @@ mod tests {
             identity: Some("[".to_owned()),
             servers: vec!["mars".to_owned()],
         };
-        let problems = Policy::new(&ALL, &[rule, ClientRuleSettings::default()], &["eu"]).unwrap_err();
+        let problems =
+            Policy::new(&ALL, &[rule, ClientRuleSettings::default()], &["eu"]).unwrap_err();
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let text = text.join("\n");
         for part in [

@@ -282,9 +282,9 @@ impl Server {
         }
         let (threshold, resume) = (self.settings.threshold, self.settings.resume());
         match load {
-            Some(load) if load >= threshold.get() => {
-                Err(format!("load {load:.2} is not below its threshold {threshold}"))
-            }
+            Some(load) if load >= threshold.get() => Err(format!(
+                "load {load:.2} is not below its threshold {threshold}"
+            )),
             Some(load) if !was_usable && load >= resume.get() => Err(format!(
                 "load {load:.2} is not yet below {resume}, where it takes work again"
             )),
@@ -340,7 +340,10 @@ mod tests {
     #[test]
     fn takes_no_work_from_its_threshold_on_and_takes_it_again_below_resume() {
         let (server, now) = server(|s| s.report = orca());
-        assert_eq!(server.state(false, now).reason.as_deref(), Some("not yet probed"));
+        assert_eq!(
+            server.state(false, now).reason.as_deref(),
+            Some("not yet probed")
+        );
         let mut usable = false;
         let mut after = |value: f64| {
             server.observe_report(load(value), now);
@@ -360,9 +363,15 @@ mod tests {
         server.observe_report(load(0.1), now);
         assert!(server.state(false, now).usable);
         server.observe_report(Err("connection refused".to_owned()), now);
-        assert!(server.state(true, now + Duration::from_secs(3)).usable, "still fresh");
+        assert!(
+            server.state(true, now + Duration::from_secs(3)).usable,
+            "still fresh"
+        );
         let state = server.state(true, now + Duration::from_secs(5));
-        assert_eq!(state.reason.as_deref(), Some("report stale: connection refused"));
+        assert_eq!(
+            state.reason.as_deref(),
+            Some("report stale: connection refused")
+        );
         assert!(!state.usable);
     }
 
@@ -376,7 +385,10 @@ mod tests {
         let state = server.state(true, now);
         assert!(!state.usable && (state.load.unwrap() - 0.85).abs() < 0.001);
         assert!(server.has_room(0.0, now + Duration::from_secs(1)));
-        assert!(!server.has_room(0.5, now + Duration::from_secs(1)), "others' work");
+        assert!(
+            !server.has_room(0.5, now + Duration::from_secs(1)),
+            "others' work"
+        );
     }
 
     #[test]
@@ -385,12 +397,18 @@ mod tests {
             s.capacity = "8Mbit/s".parse().ok();
             s.report = orca();
         });
-        assert!(server.state(false, now).usable, "the assigned rate is enough");
+        assert!(
+            server.state(false, now).usable,
+            "the assigned rate is enough"
+        );
         for second in 1..=60 {
             server.observe_report(load(0.5), now + Duration::from_secs(second));
         }
         let state = server.state(true, now + Duration::from_secs(60));
-        assert!((state.load.unwrap() - 0.5).abs() < 0.01, "others' work is seen: {state:?}");
+        assert!(
+            (state.load.unwrap() - 0.5).abs() < 0.01,
+            "others' work is seen: {state:?}"
+        );
         let stale = server.state(true, now + Duration::from_secs(90));
         assert_eq!(stale.load, Some(0.0));
         assert!(stale.usable);

@@ -81,7 +81,10 @@ impl ServerSettings {
         if let Some(resume) = self.resume.filter(|resume| *resume > self.threshold) {
             problem(
                 "resume",
-                format!("must not be above `threshold` ({}), found {resume}", self.threshold),
+                format!(
+                    "must not be above `threshold` ({}), found {resume}",
+                    self.threshold
+                ),
             );
         }
         if self.report.kind == ReportKind::Orca {
@@ -96,14 +99,23 @@ impl ServerSettings {
         }
         if let HealthSettings::Probe(health) = &self.health {
             if !health.path.starts_with('/') {
-                problem("health.path", format!("must begin with \"/\", found {:?}", health.path));
+                problem(
+                    "health.path",
+                    format!("must begin with \"/\", found {:?}", health.path),
+                );
             }
             if health.every < Duration::from_millis(50) {
                 problem("health.every", "must be at least 50ms".into());
             }
-            for (name, count) in [("failures", health.failures), ("successes", health.successes)] {
+            for (name, count) in [
+                ("failures", health.failures),
+                ("successes", health.successes),
+            ] {
                 if count == 0 {
-                    problem(&format!("health.{name}"), "must be at least 1, found 0".into());
+                    problem(
+                        &format!("health.{name}"),
+                        "must be at least 1, found 0".into(),
+                    );
                 }
             }
         }
@@ -139,7 +151,9 @@ pub fn absolute_url(text: &str) -> Result<Url, String> {
 pub fn server_url(text: &str) -> Result<Url, String> {
     let url = absolute_url(text)?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("must have no query and no fragment, found {text:?}"));
+        return Err(format!(
+            "must have no query and no fragment, found {text:?}"
+        ));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must carry no user and no password".to_owned());
@@ -241,9 +255,16 @@ impl<'de> Deserialize<'de> for HealthSettings {
                 f.write_str("false, or a table with `path`, `every`, `failures` and `successes`")
             }
             fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<HealthSettings, E> {
-                Ok(if on { HealthSettings::default() } else { HealthSettings::Off })
+                Ok(if on {
+                    HealthSettings::default()
+                } else {
+                    HealthSettings::Off
+                })
             }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<HealthSettings, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> Result<HealthSettings, A::Error> {
                 HealthProbe::deserialize(serde::de::value::MapAccessDeserializer::new(map))
                     .map(HealthSettings::Probe)
             }
