@@ -365,7 +365,6 @@ mod tests {
             ("&#47;i.png", "https://eu.example/p/i.png"),
             ("http&#58;//a.example/i.png", "https://eu.example/p/i.png"),
             ("http:i.png", "https://eu.example/p/d&amp;e/i.png"),
-            ("///a.example/i.png", "https://eu.example/p/i.png"),
             ("http://a%2Eexample/i.png", "https://eu.example/p/i.png"),
             ("?i.png", "https://eu.example/p/d&amp;e/page?i.png"),
             ("..", "https://eu.example/p/"),
@@ -399,6 +398,7 @@ mod tests {
             "/ü/../i.png",
             "http://",
             "//",
+            "///a.example/i.png",
         ] {
             assert_eq!(moved(&context, raw), None, "{raw}");
         }
