@@ -84,7 +84,9 @@ impl Context {
         if !matches!(self.base, Base::Page) {
             return;
         }
-        self.base = match decode(raw) {
+        // How a browser reads other characters hangs on the page's charset, and here the folder that they
+        // name would have to be written out.
+        self.base = match decode(raw).filter(|href| href.is_ascii()) {
             Some(href) if self.page.base_allowed() => match self.page.url().join(&href) {
                 // What is no URL, or one of these two, leaves the page's own; later ones still don't
                 // count.
@@ -431,7 +433,8 @@ mod tests {
     #[test]
     fn a_base_in_doubt_holds_what_hangs_on_it() {
         let mut context = context("http://a.example/d/page");
-        context.set_base("&unknown;");
+        context.set_base("größe/");
+        context.set_base("/late/");
         for raw in ["i.png", "/i.png", "//a.example/i.png", "http:i.png"] {
             assert_eq!(moved(&context, raw), None, "{raw}");
         }
