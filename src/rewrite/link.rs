@@ -100,9 +100,11 @@ impl Context {
         };
     }
 
-    /// From here on, what hangs on the base stays.
+    /// A `<base href>` that may be the page's first: where none was before, what hangs on it stays.
     pub(super) fn doubt_base(&mut self) {
-        self.base = Base::Doubt;
+        if matches!(self.base, Base::Page) {
+            self.base = Base::Doubt;
+        }
     }
 
     const fn base(&self) -> Option<&Url> {

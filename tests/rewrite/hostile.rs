@@ -177,3 +177,67 @@ fn what_is_pushed_after_the_end_passes() {
     assert_eq!(rewriter.finish(&mut out).links, 0);
     assert!(out.ends_with(b"><img src=/a.png>"));
 }
+
+#[test]
+fn text_that_looks_like_links_is_left_alone() {
+    let mut wrong = Vec::new();
+    for before in [
+        "<svg/>",
+        "<math/>",
+        "<svg><desc/>",
+        "<svg><desc></svg>",
+        "<svg><p>",
+        "<svg><font color=x>",
+        "<svg></p>",
+        "<math><mi></math>",
+        "<math><annotation-xml encoding='text/html'></math>",
+        "<svg><title></svg></title></svg>",
+        "<table><svg><tr>",
+        "<select>",
+        "<table><select>",
+        "<svg><svg/>",
+        "<frameset>",
+        "<template>",
+        "<svg><foreignObject/><svg/>",
+        "<p><svg></p>",
+        "<svg></svg/>",
+        "<b><svg></b>",
+        "<svg><b>",
+        "<math><mglyph>",
+        "<math><mi><mglyph>",
+        "<math><mtext><malignmark>",
+        "<svg><![CDATA[<img src='/c.png'>]]>",
+        "<svg><image></svg>",
+        "<noscript>",
+        "<noscript><p></noscript>",
+        "<head><noscript><style></noscript>",
+        "<plaintext>",
+        "<table><style></style>",
+        "<textarea><svg></textarea>",
+        "<svg><svg><div>",
+        "<svg><math><svg><p>",
+        "<div><svg></div>",
+        "<svg><style></style></svg>",
+        "<svg><title/>",
+        "<svg/><title/>",
+        "<svg/><base href=/x/><div>",
+    ] {
+        for element in [
+            "script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes",
+        ] {
+            for after in ["", "</svg>", "</math>", "<div>"] {
+                let page = format!(
+                    "{before}{after}<{element}>'<img src=\"/a.png\">'</{element}><img src=\"/b.png\">"
+                );
+                let (out, _) = rewrite(true, [page.as_bytes()]);
+                let same = std::panic::catch_unwind(|| {
+                    oracle::assert_only_urls_moved(page.as_bytes(), &out)
+                });
+                if same.is_err() {
+                    wrong.push(page);
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}

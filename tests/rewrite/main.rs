@@ -5,6 +5,7 @@ mod fixtures;
 mod hostile;
 mod oracle;
 mod properties;
+mod real;
 
 use std::sync::Arc;
 
