@@ -23,17 +23,20 @@ impl Config {
         Self::default().with(QUIET).with(lines)
     }
 
-    /// The same with `lines` over it.
+    /// The same with `lines` over it. A list may span lines.
     pub(crate) fn with(mut self, lines: impl AsRef<str>) -> Self {
-        for line in lines
-            .as_ref()
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-        {
-            let (key, value) = line.split_once('=').expect("a line is `key = value`");
-            self.0
-                .insert(key.trim().to_owned(), value.trim().to_owned());
+        let mut entry = String::new();
+        for line in lines.as_ref().lines() {
+            entry += line.trim();
+            let count = |brackets: &[char]| entry.matches(brackets).count();
+            if entry.is_empty() || count(&['[', '{']) > count(&[']', '}']) {
+                continue;
+            }
+            let (key, value) = entry.split_once(" = ").expect("an entry is `key = value`");
+            self.0.insert(key.to_owned(), value.to_owned());
+            entry.clear();
         }
+        assert_eq!(entry, "", "a list has an end");
         self
     }
 }
