@@ -55,11 +55,16 @@ impl Client {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// The status that `admin` tells.
+    pub(crate) async fn status(&self, admin: &str) -> Value {
+        let got = self.get(&format!("{admin}/api/status")).await;
+        serde_json::from_slice(&got.body).unwrap()
+    }
+
     /// Holds `level` by hand, once every offload server of `admin`'s is usable.
     pub(crate) async fn hold(&self, admin: &str, level: &str) {
         loop {
-            let got = self.get(&format!("{admin}/api/status")).await;
-            let status: Value = serde_json::from_slice(&got.body).unwrap();
+            let status = self.status(admin).await;
             let servers = status["servers"].as_array().unwrap();
             if servers.iter().all(|server| server["usable"] == true) {
                 break;

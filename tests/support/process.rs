@@ -107,7 +107,7 @@ pub(crate) struct Nginx {
     /// Where it is, such as `http://127.0.0.1:40124`.
     pub(crate) url: String,
     _running: Running,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Nginx {
@@ -117,6 +117,11 @@ impl Nginx {
         (0..5)
             .find_map(|_| Self::try_start(root))
             .expect("a free port")
+    }
+
+    /// A line for each request that was answered.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("access.log")).unwrap()
     }
 
     fn try_start(root: &Path) -> Option<Self> {
@@ -138,7 +143,7 @@ impl Nginx {
                 return Some(Self {
                     url: format!("http://{address}"),
                     _running: running,
-                    _folder: folder,
+                    folder,
                 });
             }
             thread::sleep(Duration::from_millis(10));
@@ -158,7 +163,7 @@ error_log stderr;
 events {{ worker_connections 256; }}
 http {{
     include /etc/nginx/mime.types;
-    access_log off;
+    access_log {folder}/access.log;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
