@@ -113,13 +113,9 @@ where
                 ResponseFuture::passing(self.inner.call(request), account, passing)
             }
             Decision::Offload(server) => {
-                let rewriting =
+                let mut rewriting =
                     Rewriting::new(&request, peer, server, &snapshot, path, answer.stay);
-                prepare_request(
-                    request.headers_mut(),
-                    Some(rewriting.tag()),
-                    kind.wants_page,
-                );
+                rewriting.prepare(request.headers_mut(), kind.wants_page);
                 ResponseFuture::rewriting(self.inner.call(request), account, rewriting)
             }
         }

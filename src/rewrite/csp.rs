@@ -1,16 +1,355 @@
-//! Content security policies.
+//! Content security policies (CSP level 3): letting a page fetch from an offload server, and no more.
+//!
+//! The server's origin is added to the directive that governs a kind of object, in every policy of the
+//! response. Where only `default-src` governs, it is copied into the kind's own directive first, so
+//! that nothing else is let in. Where a policy leaves no room (`'none'`, `'strict-dynamic'`), objects
+//! of that kind stay.
 
-use http::HeaderMap;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY},
+};
 
-use super::Kinds;
+use super::{Kind, Kinds};
 
-/// Adds `origin` to the policies of a response for each of `kinds`, and tells which may move.
-pub fn allow(_headers: &mut HeaderMap, _origin: &str, _kinds: Kinds) -> Kinds {
-    todo!()
+/// Adds `origin` to the policies of a response for each of `kinds`, and tells which of them may move.
+///
+/// Reports are no harm to the page: report-only policies are widened as well, but hold nothing back.
+pub fn allow(headers: &mut HeaderMap, origin: &str, kinds: Kinds) -> Kinds {
+    let Some(enforced) = values(headers, &CONTENT_SECURITY_POLICY) else {
+        return Kinds::NONE;
+    };
+    let mut allowed = kinds;
+    for policy in policies(&enforced) {
+        if policy.upgrades() && !origin.starts_with("https:") {
+            return Kinds::NONE;
+        }
+        let room = allowed.iter().filter(|&kind| policy.leaves_room(kind));
+        allowed = room.collect();
+    }
+    let reported = values(headers, &CONTENT_SECURITY_POLICY_REPORT_ONLY).unwrap_or_default();
+    for (name, values) in [
+        (CONTENT_SECURITY_POLICY, enforced),
+        (CONTENT_SECURITY_POLICY_REPORT_ONLY, reported),
+    ] {
+        let widened: Vec<_> = values
+            .iter()
+            .map(|value| widen(value, origin, allowed))
+            .collect();
+        if widened != values {
+            replace(headers, &name, widened);
+        }
+    }
+    allowed
 }
 
-/// Whether a policy says what `<base>` may be.
+/// Whether a policy of the response says what `<base>` may be, so that one of the page may not count.
 #[must_use]
-pub fn restricts_base(_headers: &HeaderMap) -> bool {
-    todo!()
+pub fn restricts_base(headers: &HeaderMap) -> bool {
+    values(headers, &CONTENT_SECURITY_POLICY).is_none_or(|values| {
+        let mut policies = policies(&values);
+        policies.any(|policy| policy.find(&["base-uri"]).is_some())
+    })
+}
+
+/// The values of a header; `None` where one is not ASCII text.
+fn values(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<String>> {
+    let values = headers.get_all(name).iter();
+    values
+        .map(|value| value.to_str().ok().map(str::to_owned))
+        .collect()
+}
+
+/// A comma separates policies, as several headers would.
+fn policies(values: &[String]) -> impl Iterator<Item = Policy<'_>> {
+    values.iter().flat_map(|value| value.split(',')).map(Policy)
+}
+
+fn widen(value: &str, origin: &str, kinds: Kinds) -> String {
+    let policies: Vec<_> = value
+        .split(',')
+        .map(|policy| Policy(policy).widened(origin, kinds))
+        .collect();
+    policies.join(",")
+}
+
+fn replace(headers: &mut HeaderMap, name: &HeaderName, values: Vec<String>) {
+    headers.remove(name);
+    for value in values {
+        // An origin is ASCII, so what was a header value is one still.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// The directives that govern a kind, the first that is there alone; the one to copy `default-src`
+/// into is the last but one.
+const fn governing(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Image => &["img-src", "default-src"],
+        Kind::Script => &["script-src-elem", "script-src", "default-src"],
+        Kind::Style => &["style-src-elem", "style-src", "default-src"],
+        Kind::Media => &["media-src", "default-src"],
+        Kind::Font => &["font-src", "default-src"],
+    }
+}
+
+/// One policy, as it is written.
+struct Policy<'a>(&'a str);
+
+/// A directive: its place among the policy's, its name and its sources.
+struct Directive<'a> {
+    index: usize,
+    name: &'a str,
+    sources: Vec<&'a str>,
+}
+
+// === impl Policy ===
+
+impl<'a> Policy<'a> {
+    /// The first of `names` that the policy has. Of equal directives, the first counts.
+    fn find(&self, names: &[&str]) -> Option<Directive<'a>> {
+        names.iter().find_map(|name| {
+            self.0.split(';').enumerate().find_map(|(index, text)| {
+                let mut words = text.split_ascii_whitespace();
+                let name = words
+                    .next()
+                    .filter(|word| word.eq_ignore_ascii_case(name))?;
+                Some(Directive {
+                    index,
+                    name,
+                    sources: words.collect(),
+                })
+            })
+        })
+    }
+
+    /// Whether http links become https ones.
+    fn upgrades(&self) -> bool {
+        self.find(&["upgrade-insecure-requests"]).is_some()
+    }
+
+    /// Whether an origin can be added for `kind`.
+    fn leaves_room(&self, kind: Kind) -> bool {
+        self.find(governing(kind)).is_none_or(|directive| {
+            // With 'strict-dynamic', hosts are ignored. A list of nothing is 'none'.
+            !(directive.is_none() || kind == Kind::Script && directive.has("'strict-dynamic'"))
+        })
+    }
+
+    fn widened(&self, origin: &str, kinds: Kinds) -> String {
+        let mut directives: Vec<_> = self.0.split(';').map(str::to_owned).collect();
+        let mut copies = String::new();
+        for kind in kinds.iter().filter(|&kind| self.leaves_room(kind)) {
+            let names = governing(kind);
+            let Some(directive) = self.find(names) else {
+                continue;
+            };
+            if directive.lets_in(origin) {
+                continue;
+            }
+            if directive.name.eq_ignore_ascii_case("default-src") {
+                let own = names[names.len() - 2];
+                copies += &format!("; {own} {} {origin}", directive.sources.join(" "));
+            } else {
+                let text = &mut directives[directive.index];
+                text.truncate(text.trim_ascii_end().len());
+                text.push(' ');
+                text.push_str(origin);
+            }
+        }
+        let mut policy = directives.join(";");
+        if !copies.is_empty() {
+            policy.truncate(policy.trim_end_matches([';', ' ', '\t']).len());
+        }
+        policy + &copies
+    }
+}
+
+impl Directive<'_> {
+    fn has(&self, source: &str) -> bool {
+        self.sources
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(source))
+    }
+
+    /// `'none'` counts alone; beside other sources it is ignored.
+    fn is_none(&self) -> bool {
+        self.sources
+            .iter()
+            .all(|source| source.eq_ignore_ascii_case("'none'"))
+    }
+
+    fn lets_in(&self, origin: &str) -> bool {
+        // A source of http lets https in.
+        self.has(origin)
+            || self.has("*")
+            || self.has("http:")
+            || self.has("https:") && origin.starts_with("https:")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGIN: &str = "https://eu.example";
+
+    fn headers(policies: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for policy in policies {
+            headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+        }
+        headers
+    }
+
+    fn allowed(policy: &'static str, kinds: Kinds) -> (String, Kinds) {
+        let mut headers = headers(&[policy]);
+        let kinds = allow(&mut headers, ORIGIN, kinds);
+        let policy = headers[CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        (policy, kinds)
+    }
+
+    fn only(kind: Kind) -> Kinds {
+        Kinds::NONE.with(kind)
+    }
+
+    #[test]
+    fn adds_the_origin_to_what_governs() {
+        for (kind, policy, expected) in [
+            (
+                Kind::Image,
+                "img-src 'self'",
+                "img-src 'self' https://eu.example",
+            ),
+            (
+                Kind::Image,
+                "default-src 'self'; IMG-SRC  a.example ; font-src x",
+                "default-src 'self'; IMG-SRC  a.example https://eu.example; font-src x",
+            ),
+            (
+                Kind::Script,
+                "script-src 'self'; script-src-elem 'nonce-x'",
+                "script-src 'self'; script-src-elem 'nonce-x' https://eu.example",
+            ),
+            (
+                Kind::Style,
+                "style-src 'self';",
+                "style-src 'self' https://eu.example;",
+            ),
+            (
+                Kind::Media,
+                "img-src a; img-src b; media-src c; media-src d",
+                "img-src a; img-src b; media-src c https://eu.example; media-src d",
+            ),
+        ] {
+            assert_eq!(
+                allowed(policy, only(kind)),
+                (expected.to_owned(), only(kind))
+            );
+        }
+    }
+
+    #[test]
+    fn default_src_is_copied_and_never_widened() {
+        let (policy, kinds) = allowed(
+            "default-src 'self' cdn.example; object-src 'none'; ",
+            Kinds::NONE.with(Kind::Image).with(Kind::Script),
+        );
+        assert_eq!(
+            policy,
+            "default-src 'self' cdn.example; object-src 'none'; \
+             img-src 'self' cdn.example https://eu.example; \
+             script-src 'self' cdn.example https://eu.example"
+        );
+        assert!(kinds.contains(Kind::Image) && kinds.contains(Kind::Script));
+    }
+
+    #[test]
+    fn kinds_stay_where_a_policy_leaves_no_room() {
+        for policy in [
+            "img-src 'none'",
+            "img-src",
+            "default-src 'NONE'",
+            "img-src 'self', img-src 'none'",
+        ] {
+            let (unchanged, kinds) = allowed(policy, only(Kind::Image));
+            assert_eq!((unchanged.as_str(), kinds), (policy, Kinds::NONE));
+        }
+        let policy = "script-src 'nonce-x' 'strict-dynamic'; img-src 'self'";
+        let (policy, kinds) = allowed(policy, Kinds::ALL);
+        assert!(!kinds.contains(Kind::Script) && kinds.contains(Kind::Image));
+        assert_eq!(
+            policy,
+            "script-src 'nonce-x' 'strict-dynamic'; img-src 'self' https://eu.example"
+        );
+    }
+
+    #[test]
+    fn policies_that_let_it_in_are_not_touched() {
+        for policy in [
+            "img-src *",
+            "img-src https:",
+            "default-src http:",
+            "img-src HTTPS://EU.example",
+            "sandbox allow-scripts; require-trusted-types-for 'script'",
+            "frame-ancestors 'none'",
+            "",
+        ] {
+            let (unchanged, kinds) = allowed(policy, only(Kind::Image));
+            assert_eq!((unchanged.as_str(), kinds), (policy, only(Kind::Image)));
+        }
+    }
+
+    #[test]
+    fn every_policy_of_every_header_is_widened() {
+        let mut headers = headers(&["img-src a, img-src b;x", "font-src c"]);
+        headers.append(
+            CONTENT_SECURITY_POLICY_REPORT_ONLY,
+            HeaderValue::from_static("img-src 'none', img-src d"),
+        );
+        let kinds = Kinds::NONE.with(Kind::Image).with(Kind::Font);
+        assert_eq!(allow(&mut headers, "http://h:1", kinds), kinds);
+        let all = |name| -> Vec<_> { headers.get_all(name).iter().collect() };
+        assert_eq!(
+            all(CONTENT_SECURITY_POLICY),
+            [
+                "img-src a http://h:1, img-src b http://h:1;x",
+                "font-src c http://h:1"
+            ]
+        );
+        assert_eq!(
+            all(CONTENT_SECURITY_POLICY_REPORT_ONLY),
+            ["img-src 'none', img-src d http://h:1"]
+        );
+    }
+
+    #[test]
+    fn nothing_moves_where_a_policy_is_not_understood_or_upgrades() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b"img-src \xff").unwrap();
+        headers.insert(CONTENT_SECURITY_POLICY, value);
+        let before = headers.clone();
+        assert_eq!(allow(&mut headers, ORIGIN, Kinds::ALL), Kinds::NONE);
+        assert_eq!(headers, before);
+        assert!(restricts_base(&headers));
+
+        let mut headers = self::headers(&["upgrade-insecure-requests; img-src a"]);
+        assert_eq!(allow(&mut headers, "http://h", Kinds::ALL), Kinds::NONE);
+        assert_eq!(allow(&mut headers, "https://h", Kinds::ALL), Kinds::ALL);
+    }
+
+    #[test]
+    fn knows_whether_a_base_counts() {
+        assert!(restricts_base(&headers(&[
+            "img-src a",
+            "x, Base-URI 'self'"
+        ])));
+        assert!(!restricts_base(&headers(&["default-src 'self'"])));
+        assert!(!restricts_base(&HeaderMap::new()));
+    }
 }

@@ -54,7 +54,7 @@ pub enum BailOut {
     CspMeta,
     /// An AMP page: its scripts and styles are not free to move.
     Amp,
-    /// The scanner refused the markup.
+    /// Markup that the scanner may read in another way than browsers do.
     Markup,
 }
 
@@ -319,6 +319,10 @@ fn on_element(shared: &Arc<Mutex<Shared>>, element: &mut Element<'_, '_>) -> Han
 
 impl Shared {
     /// A start tag: what it means for what follows, and its edits.
+    ///
+    /// The scanner only simulates a parser's namespaces, and is wrong about `<svg/>` and about an `svg`
+    /// that an outer element's end tag closes: it still takes what follows for SVG, and the text of a
+    /// script there for markup. So nothing moves within what would be text in HTML.
     fn element(&mut self, tag: &str, element: &Element<'_, '_>) -> Result<Closes, Stop> {
         let attributes = Attributes::of(element);
         let mut closes = Closes::default();
@@ -333,9 +337,17 @@ impl Shared {
                 }
                 _ => closes = self.scopes.open(tag, &attributes),
             }
+        } else if tag == "base" && attributes.has("href") {
+            // The scanner may be wrong about the namespace; see below.
+            self.context.doubt_base();
         }
         let off = |value: String| value.trim().eq_ignore_ascii_case("off");
-        if self.scopes.off || attributes.text("data-overspill").is_some_and(off) {
+        // It shows a `title` as HTML in either case.
+        let text = table::is_text_in_html(tag) && (tag == "title" || !table::is_html(element));
+        if text && !element.can_have_content() {
+            return Err(Stop(BailOut::Markup));
+        }
+        if self.scopes.off || text || attributes.text("data-overspill").is_some_and(off) {
             closes.off = !self.scopes.off && element.can_have_content();
             self.scopes.off |= closes.off;
             return Ok(closes);

@@ -23,8 +23,25 @@ use super::{
 };
 
 /// The elements that the scanner has to show, besides those of `rewrite.attributes`.
-pub(super) const SELECTOR: &str =
-    "img,source,picture,video,audio,script,link,base,meta,html,template,[data-overspill]";
+pub(super) const SELECTOR: &str = "img,source,picture,video,audio,script,link,base,meta,html,\
+     template,style,title,textarea,xmp,iframe,noembed,noframes,noscript,plaintext,[data-overspill]";
+
+/// Whether the content of such an element is text in HTML, but markup in SVG and MathML.
+pub(super) fn is_text_in_html(tag: &str) -> bool {
+    matches!(
+        tag,
+        "script"
+            | "style"
+            | "title"
+            | "textarea"
+            | "xmp"
+            | "iframe"
+            | "noembed"
+            | "noframes"
+            | "noscript"
+            | "plaintext"
+    )
+}
 
 /// Whether an element is HTML, not SVG or MathML.
 pub(super) fn is_html(element: &Element<'_, '_>) -> bool {
