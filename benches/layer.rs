@@ -114,7 +114,14 @@ fn decide_at_offload(bencher: Bencher<'_, '_>, servers: usize) {
     let servers = snapshot.compiled.servers().clone();
     bencher.with_inputs(clients()).bench_local_refs(|client| {
         let has_room = |server: usize| servers[server].has_room(0.0, now);
-        decide(kind, client, black_box(&snapshot), &ByHash, || false, &has_room)
+        decide(
+            kind,
+            client,
+            black_box(&snapshot),
+            &ByHash,
+            || false,
+            &has_room,
+        )
     });
 }
 

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -91,7 +91,7 @@ impl Listener for Gate {
         loop {
             self.stall().await;
             // axum's own listener: it waits and goes on where accept fails (EMFILE).
-            let (io, peer) = Listener::accept(&mut self.listener).await;
+            let (mut io, peer) = Listener::accept(&mut self.listener).await;
             let snapshot = self.shared.snapshot();
             let method = snapshot.compiled.drop_method();
             if method == DropMethod::Stall || self.lets_in(peer, &snapshot) {
@@ -106,7 +106,7 @@ impl Listener for Gate {
                 );
             }
             self.shared.counters.count(Outcome::Dropped);
-            close(&io, method);
+            close(&mut io, method);
         }
     }
 
@@ -115,11 +115,19 @@ impl Listener for Gate {
     }
 }
 
-/// Makes the end of `io` what `method` says, when it is dropped.
-fn close(io: &TcpStream, method: DropMethod) {
-    if method == DropMethod::Reset {
+/// Begins the end of `io`, in the way that `method` says; dropping it does the rest.
+fn close(io: &mut TcpStream, method: DropMethod) {
+    match method {
         // Without it the connection still ends, with a FIN.
-        let _ = io.set_zero_linger();
+        DropMethod::Reset => {
+            let _ = io.set_zero_linger();
+        }
+        // A socket that is closed while a request waits in it unread answers with a reset. The FIN goes
+        // first, so that the client sees an empty reply whenever its request arrives. (It is sent at once:
+        // nothing is waited for, so nobody is to be woken.)
+        DropMethod::Close | DropMethod::Stall => {
+            let _ = Pin::new(io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 
@@ -135,21 +143,31 @@ pub struct GateStream {
 
 impl GateStream {
     /// An error when the switch was turned off: then nothing more is read or written.
-    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+    fn check(&mut self, cx: &Context<'_>) -> io::Result<()> {
         let switch = &self.connection.switch;
         switch.register(cx.waker());
-        self.check_now(switch.is_off())
+        let off = switch.is_off();
+        self.check_now(off)
     }
 
-    fn check_now(&self, off: bool) -> io::Result<()> {
+    fn check_now(&mut self, off: bool) -> io::Result<()> {
         if off {
-            close(&self.io, self.method);
+            close(&mut self.io, self.method);
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
                 crate::offload::Dropped,
             ));
         }
         Ok(())
+    }
+}
+
+impl Drop for GateStream {
+    fn drop(&mut self) {
+        // The server may give the connection up before it reads or writes again.
+        if self.connection.switch.is_off() {
+            close(&mut self.io, self.method);
+        }
     }
 }
 
@@ -172,7 +190,8 @@ impl AsyncWrite for GateStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.check_now(this.connection.switch.is_off())?;
+        let off = this.connection.switch.is_off();
+        this.check_now(off)?;
         Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
@@ -182,7 +201,8 @@ impl AsyncWrite for GateStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.check_now(this.connection.switch.is_off())?;
+        let off = this.connection.switch.is_off();
+        this.check_now(off)?;
         Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 
@@ -195,6 +215,12 @@ impl AsyncWrite for GateStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.method == DropMethod::Reset && this.connection.switch.is_off() {
+            // No FIN before the reset, which goes out when the connection is dropped.
+            close(&mut this.io, this.method);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }

@@ -137,6 +137,8 @@ impl Settings {
                 .all(|told| !told.key.starts_with(&found.key) && !found.key.starts_with(&told.key))
         });
         problems.extend(across);
+        // The tree has no order of its own.
+        problems.sort_by(|a, b| a.key.cmp(&b.key));
         if problems.is_empty() {
             Ok(settings)
         } else {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use config::{Config, ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
+use serde::de::{DeserializeOwned, IntoDeserializer, value::StrDeserializer};
 use serde_path_to_error::Segment;
 
 use super::Settings;
@@ -73,10 +74,14 @@ fn merge(file: Tree, environment: Environment, overrides: &Tree) -> Result<Tree,
     // Of a signal's three thresholds those that are left out are never entered, unless all three are left
     // out. An override of one key must not look like a section that leaves out the others.
     for signal in ["cpu", "bandwidth", "in_flight", "queue_delay"] {
-        let is_given = |tree: &Tree, name| lookup(tree, &["load", signal, name]).is_some();
         let names = ["offload", "throttle", "drop"];
-        let in_file = names.iter().any(|name| is_given(&file, name));
-        let overridden = names.iter().any(|name| is_given(overrides, name));
+        let in_file = names
+            .iter()
+            .any(|name| lookup(&file, &["load", signal, name]).is_some());
+        // The environment's keys are not unfolded yet.
+        let overridden = names
+            .iter()
+            .any(|name| overrides.contains_key(&format!("load.{signal}.{name}")));
         if overridden && !in_file {
             let standard = crate::load::Thresholds::standard();
             for (name, value) in
@@ -204,23 +209,53 @@ fn message(error: &ConfigError, found: Option<&Value>) -> String {
         ConfigError::At { error, .. } => return message(error, found),
         other => other.to_string(),
     };
+    let shown =
+        |found: Option<&Value>| found.map_or_else(|| "nothing".to_owned(), Value::to_string);
+    if text.ends_with("socket address syntax") {
+        return format!(
+            "expected an address such as \"127.0.0.1:8080\", found {:?}",
+            shown(found)
+        );
+    }
+    if let Some(expected) = unknown_variant(&text) {
+        return format!("{expected}, found {:?}", shown(found));
+    }
     if text.starts_with("unknown field") {
         // The key is told already; what serde adds is the list of keys that there are.
         let known = text.find("expected").map_or("", |at| &text[at..]);
         text = format!("is no key of the configuration: {known}");
     }
-    match text.strip_prefix("unknown variant ") {
-        Some(rest) => rest
-            .split_once(", ")
-            .map_or(text.clone(), |(variant, expected)| {
-                format!(
-                    "{}, found {}",
-                    expected.replace('`', "\""),
-                    variant.replace('`', "\"")
-                )
-            }),
-        None => text,
-    }
+    text
+}
+
+/// What is expected of an enum, from "enum Mode does not have variant constructor …": the crate `config`
+/// tells the enum's name, but not what it may be.
+fn unknown_variant(text: &str) -> Option<String> {
+    use crate::{load, offload, servers};
+    let name = text
+        .strip_prefix("enum ")?
+        .split_once(" does not have variant constructor")?
+        .0;
+    Some(match name {
+        "Mode" => expected::<offload::Mode>(),
+        "ThrottleAction" => expected::<offload::ThrottleAction>(),
+        "DropMethod" => expected::<offload::DropMethod>(),
+        "BandwidthSource" => expected::<load::BandwidthSource>(),
+        "Criterion" => expected::<servers::Criterion>(),
+        "ReportKind" => expected::<servers::ReportKind>(),
+        _ => return None,
+    })
+}
+
+/// Serde's own list of an enum's variants, as it tells it to whoever gives none of them.
+fn expected<T: DeserializeOwned>() -> String {
+    let none: StrDeserializer<'_, serde::de::value::Error> = "".into_deserializer();
+    let error = T::deserialize(none).err().map(|error| error.to_string());
+    let list = error.as_deref().and_then(|error| error.split_once(", "));
+    list.map_or_else(
+        || "expected another word".to_owned(),
+        |(_, list)| list.replace('`', "\""),
+    )
 }
 
 #[cfg(test)]
@@ -285,7 +320,7 @@ mod tests {
             "`offload.hold` expected a duration such as \"250ms\" or \"30s\", found \"30\"",
             "`offload.servers[0].url` must be a URL such as \"https://eu.offload.example\" with its scheme, found \"eu.offload.example\"",
             "`offload.servers[1].name` must be unlike every other server's, found \"eu\" at `offload.servers[0]` too",
-            "`offload.servers[1].threshold` expected a ratio such as 0.7 or \"70%\", found -1",
+            "`offload.servers[1].threshold` expected a ratio such as 0.7 or \"70%\", found \"-1\"",
             "`offload.servers[1].typo` is no key",
             "`offload.clients[0].servers[0]` must name one of `offload.servers` (eu, eu), found \"mars\"",
             "`throttle.page` must be a readable template",

@@ -109,8 +109,7 @@ impl Compiled {
         let rules = or_problems(rules, &mut problems, |error| {
             Problem::new(error.key, error.message)
         });
-        let version = rules.as_ref().map_or(0, Rules::version);
-        let (servers, targets) = servers(offload, version, now, &mut problems);
+        let (servers, targets) = servers(offload, rules.as_ref(), now, &mut problems);
         let names: Vec<&str> = offload
             .servers
             .iter()
@@ -220,7 +219,7 @@ fn or_problems<T, E>(
 
 fn servers(
     offload: &OffloadSettings,
-    version: u32,
+    rules: Option<&Rules>,
     now: Instant,
     problems: &mut Vec<Problem>,
 ) -> (Vec<Arc<Server>>, Vec<ServerTarget>) {
@@ -248,10 +247,11 @@ fn servers(
             ));
             continue;
         };
-        targets.push(ServerTarget {
+        // Without rules the configuration is refused anyway.
+        targets.extend(rules.map(|rules| ServerTarget {
+            tag: Tag::new(&target, rules),
             target: Arc::new(target),
-            tag: Tag::new(&settings.name, version),
-        });
+        }));
         servers.push(Arc::new(Server::new(settings.clone(), url, now)));
     }
     (servers, targets)

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     rewrite::{
         Kinds, Page, Rewriter, Rules, csp,
-        headers::{Tag, not_modified, qualifies, rewritten},
+        headers::{Condition, not_modified, prepare_request, qualifies, rewritten},
     },
     servers::Server,
 };
@@ -76,6 +76,8 @@ pub(super) struct Rewriting {
     server: Arc<Server>,
     target: ServerTarget,
     hold_left: std::time::Duration,
+    /// What a 304 would be about.
+    condition: Condition,
     stay: Option<HeaderValue>,
 }
 
@@ -152,13 +154,14 @@ impl Rewriting {
             server: compiled.servers[server].clone(),
             target: compiled.targets[server].clone(),
             hold_left: snapshot.hold_left,
+            condition: Condition::AsItIs,
             stay,
         }
     }
 
-    /// What validators of this rewriting carry.
-    pub(super) const fn tag(&self) -> &Tag {
-        &self.target.tag
+    /// Translates the request's conditions: what the client holds may be this page, rewritten before.
+    pub(super) fn prepare(&mut self, headers: &mut HeaderMap, wants_page: bool) {
+        self.condition = prepare_request(headers, Some(&self.target.tag), wants_page);
     }
 
     /// Turns the response into what goes out.
@@ -167,8 +170,9 @@ impl Rewriting {
         B: HttpBody,
     {
         let stay = self.stay.take();
-        let mut response = if response.status() == StatusCode::NOT_MODIFIED {
-            // Only a condition that was made for this very rewriting was passed on.
+        let rewritten_before =
+            response.status() == StatusCode::NOT_MODIFIED && self.condition == Condition::Rewritten;
+        let mut response = if rewritten_before {
             not_modified(response.headers_mut(), &self.target.tag, self.hold_left);
             let account = account.with(Outcome::Offloaded);
             response.map(|body| OffloadBody::passing(body, account))

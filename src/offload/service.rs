@@ -113,13 +113,9 @@ where
                 ResponseFuture::passing(self.inner.call(request), account, passing)
             }
             Decision::Offload(server) => {
-                let rewriting =
+                let mut rewriting =
                     Rewriting::new(&request, peer, server, &snapshot, path, answer.stay);
-                prepare_request(
-                    request.headers_mut(),
-                    Some(rewriting.tag()),
-                    kind.wants_page,
-                );
+                rewriting.prepare(request.headers_mut(), kind.wants_page);
                 ResponseFuture::rewriting(self.inner.call(request), account, rewriting)
             }
         }
@@ -141,7 +137,11 @@ impl<S> Offload<S> {
         snapshot: &Snapshot,
     ) -> Answer {
         let compiled = &snapshot.compiled;
-        let client: Client<'_> = client(peer.map(|peer| peer.ip()), request.headers(), compiled);
+        let mut client: Client<'_> =
+            client(peer.map(|peer| peer.ip()), request.headers(), compiled);
+        if client.address.is_none() && client.identity.is_none() {
+            client.hash = self.shared.counters.stranger();
+        }
         let now = Instant::now();
         let has_room =
             |server: usize| match (compiled.servers.get(server), snapshot.servers.get(server)) {
@@ -244,7 +244,7 @@ where
     let account = account.with(Outcome::Throttled);
     let overloaded = &snapshot.compiled.overloaded;
     // Whose turn it is to come back when: anything that differs from request to request will do.
-    let jitter = account.number();
+    let jitter = account.shared().counters.stranger();
     let response = overloaded.response(request.method(), request.headers(), jitter);
     ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)))
 }
