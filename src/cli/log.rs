@@ -2,14 +2,14 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
 use super::LogFormat;
 
-/// Writes the log from now on.
-pub(super) fn start(format: LogFormat) {
+/// Writes the log from now on: what RUST_LOG says, else from level `usual` on.
+pub(super) fn start(format: LogFormat, usual: LevelFilter) {
     let filter = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .with_default_directive(usual.into())
         .from_env_lossy();
     let log = fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {

@@ -1,12 +1,14 @@
 //! Arguments to commands.
 
 mod check;
+mod demo;
 mod log;
 mod serve;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{ConfigError, Settings};
 
@@ -39,6 +41,8 @@ enum Command {
     ///   overspill serve --upstream http://127.0.0.1:3000 --listen 0.0.0.0:80
     #[command(verbatim_doc_comment)]
     Serve(ServeArguments),
+    /// See it at work: a site on a small link, two offload servers and a growing crowd, in about a minute
+    Demo(DemoArguments),
     /// Check the configuration: print it as it takes effect, or every problem at once
     Check(ConfigArguments),
 }
@@ -66,6 +70,16 @@ struct ServeArguments {
     listen: Option<SocketAddr>,
 }
 
+#[derive(Debug, Args)]
+struct DemoArguments {
+    /// Tell the story in a quarter of the time
+    #[arg(long)]
+    fast: bool,
+    /// Print the summary as one line of JSON; the story goes to stderr
+    #[arg(long)]
+    json: bool,
+}
+
 // === impl ConfigArguments ===
 
 impl ConfigArguments {
@@ -86,9 +100,15 @@ impl ConfigArguments {
 #[must_use]
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    log::start(arguments.log);
+    let usual = match &arguments.command {
+        // Its narrator says the same.
+        Command::Demo(_) => LevelFilter::WARN,
+        _ => LevelFilter::INFO,
+    };
+    log::start(arguments.log, usual);
     let result = match &arguments.command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(arguments),
     };
     match result {

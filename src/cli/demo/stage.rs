@@ -1,0 +1,254 @@
+//! The three servers, each behind its own link, and Overspill around the primary.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, header},
+    middleware::map_response,
+    response::Response,
+    routing::get,
+};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use tower_layer::Layer;
+
+use super::{
+    link::{Link, LinkBody},
+    story::Story,
+    visitor::COOKIE,
+};
+use crate::{
+    Overspill, Settings,
+    admin::{Admin, AdminSettings, Lifecycle},
+    front::{FrontLayer, Rules},
+    load::{self, BandwidthSettings, BandwidthSource, Thresholds},
+    offload::{IdentitySettings, OffloadSettings},
+    servers::{HealthProbe, HealthSettings, ReportKind, ReportSettings, ServerSettings},
+    site::Site,
+    units::{BitRate, Ratio},
+};
+
+/// What the primary's link carries.
+const PRIMARY: f64 = 24e6;
+/// What each offload server's link carries.
+const OFFLOAD: f64 = 32e6;
+/// Where an offload server tells its load.
+const REPORT: &str = "/.overspill/load";
+
+type BoxError = Box<dyn std::error::Error>;
+
+/// One server.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) name: &'static str,
+    pub(super) address: SocketAddr,
+    pub(super) link: Arc<Link>,
+}
+
+/// All that stands when the curtain rises. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The primary first.
+    pub(super) servers: [Server; 3],
+    pub(super) admin: SocketAddr,
+    pub(super) overspill: Overspill,
+    pub(super) thresholds: Thresholds,
+    _tasks: JoinSet<io::Result<()>>,
+}
+
+// === impl Server ===
+
+impl Server {
+    fn new(name: &'static str, listener: &TcpListener, capacity: f64) -> Result<Self, BoxError> {
+        let capacity = BitRate::from_bits_per_second(capacity).ok_or("a link without capacity")?;
+        Ok(Self {
+            name,
+            address: listener.local_addr()?,
+            link: Link::new(capacity, Instant::now()),
+        })
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// How Overspill is told of it.
+    fn settings(&self) -> ServerSettings {
+        ServerSettings {
+            name: self.name.to_owned(),
+            url: self.url(),
+            capacity: Some(self.link.capacity()),
+            threshold: Ratio::saturating(0.90),
+            cors: true,
+            report: ReportSettings {
+                kind: ReportKind::Orca,
+                url: format!("{}{REPORT}", self.url()),
+                every: Duration::from_millis(500),
+            },
+            health: HealthSettings::Probe(HealthProbe {
+                path: REPORT.to_owned(),
+                every: Duration::from_secs(1),
+                ..HealthProbe::default()
+            }),
+            ..ServerSettings::default()
+        }
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// Builds everything on ports that the system gives, and starts it.
+    pub(super) async fn set(folder: &Path, story: &Story) -> Result<Self, BoxError> {
+        let listen = || TcpListener::bind(("127.0.0.1", 0));
+        let (first, a, b) = (listen().await?, listen().await?, listen().await?);
+        let servers = [
+            Server::new("primary", &first, PRIMARY)?,
+            Server::new("a", &a, OFFLOAD)?,
+            Server::new("b", &b, OFFLOAD)?,
+        ];
+        let settings = settings(&servers, story);
+        let thresholds = settings.load.bandwidth.thresholds();
+        let site = Site::new(folder)?;
+        let mut tasks = JoinSet::new();
+
+        for (listener, server) in [(a, &servers[1]), (b, &servers[2])] {
+            let app = offload_server(site.clone(), server.link.clone());
+            tasks.spawn(async { axum::serve(listener, app).await });
+        }
+
+        let admin = Admin::bind(&settings.admin)?;
+        let admin_address = admin.local_addr()?;
+        let overspill = Overspill::start(settings)?;
+        admin.start(overspill.clone(), Lifecycle::new())?;
+        let app = primary(site, &overspill, servers[0].link.clone());
+        let gate = overspill.gate(first);
+        tasks.spawn(async {
+            axum::serve(
+                gate,
+                app.into_make_service_with_connect_info::<SocketAddr>(),
+            )
+            .await
+        });
+        Ok(Self {
+            servers,
+            admin: admin_address,
+            overspill,
+            thresholds,
+            _tasks: tasks,
+        })
+    }
+}
+
+fn settings([primary, a, b]: &[Server; 3], story: &Story) -> Settings {
+    let off = |enabled| load::CpuSettings {
+        enabled,
+        ..load::CpuSettings::default()
+    };
+    Settings {
+        load: load::Settings {
+            // Everything here runs on the same processors: they say nothing about the primary.
+            cpu: off(false),
+            bandwidth: BandwidthSettings {
+                source: BandwidthSource::Responses,
+                capacity: Some(primary.link.capacity()),
+                ..BandwidthSettings::default()
+            },
+            ..load::Settings::default()
+        },
+        offload: OffloadSettings {
+            hold: story.hold,
+            // The whole crowd comes from 127.0.0.1. So do the offload servers, which is why the gate lets
+            // everyone pass, and it is the layer that drops, by visitor.
+            identity: Some(IdentitySettings {
+                cookie: Some(COOKIE.to_owned()),
+                ..IdentitySettings::default()
+            }),
+            servers: vec![a.settings(), b.settings()],
+            ..OffloadSettings::default()
+        },
+        admin: AdminSettings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ..AdminSettings::default()
+        },
+        ..Settings::default()
+    }
+}
+
+fn primary(site: Site, overspill: &Overspill, link: Arc<Link>) -> Router {
+    let site = FrontLayer::new(Rules::Folder).layer(overspill.layer().layer(site));
+    Router::new()
+        .fallback_service(site)
+        .layer(map_response(move |response| over(link.clone(), response)))
+}
+
+fn offload_server(site: Site, link: Arc<Link>) -> Router {
+    let meter = Arc::new(Meter::new(link.clone()));
+    Router::new()
+        .fallback_service(FrontLayer::new(Rules::Folder).layer(site))
+        .layer(map_response(move |response| over(link.clone(), response)))
+        .layer(map_response(allow_other_origins))
+        // Beside the link: a report must not wait behind the crowd.
+        .route(REPORT, get(move || async move { meter.report() }))
+}
+
+async fn over(link: Arc<Link>, response: Response) -> Response {
+    response.map(|body| Body::new(LinkBody::new(body, link)))
+}
+
+/// Fonts, and whatever else browsers load across origins with CORS only.
+async fn allow_other_origins(mut response: Response) -> Response {
+    response.headers_mut().insert(
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        HeaderValue::from_static("*"),
+    );
+    response
+}
+
+/// What an offload server reports: its link's load since it was last asked.
+#[derive(Debug)]
+struct Meter {
+    link: Arc<Link>,
+    last: Mutex<(Instant, u64, f64)>,
+}
+
+// === impl Meter ===
+
+impl Meter {
+    /// Shorter times than that tell nothing.
+    const LEAST: Duration = Duration::from_millis(200);
+
+    fn new(link: Arc<Link>) -> Self {
+        Self {
+            last: Mutex::new((Instant::now(), link.sent(), 0.0)),
+            link,
+        }
+    }
+
+    fn load(&self, now: Instant) -> f64 {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = now.saturating_duration_since(last.0);
+        if passed >= Self::LEAST {
+            let sent = self.link.sent();
+            let rate = (sent - last.1) as f64 / passed.as_secs_f64();
+            *last = (now, sent, rate / self.link.capacity().bytes_per_second());
+        }
+        last.2
+    }
+
+    /// As ORCA's JSON.
+    fn report(&self) -> axum::Json<serde_json::Value> {
+        let load = self.load(Instant::now());
+        axum::Json(serde_json::json!({
+            "application_utilization": load,
+            "named_metrics": { "bandwidth": load },
+        }))
+    }
+}
