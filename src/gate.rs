@@ -162,6 +162,15 @@ impl GateStream {
     }
 }
 
+impl Drop for GateStream {
+    fn drop(&mut self) {
+        // The server may give the connection up before it reads or writes again.
+        if self.connection.switch.is_off() {
+            close(&mut self.io, self.method);
+        }
+    }
+}
+
 impl AsyncRead for GateStream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -206,6 +215,12 @@ impl AsyncWrite for GateStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.method == DropMethod::Reset && this.connection.switch.is_off() {
+            // No FIN before the reset, which goes out when the connection is dropped.
+            close(&mut this.io, this.method);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }

@@ -44,7 +44,7 @@ pub enum Inner {
     /// A folder.
     Site(Site),
     /// Another server.
-    Upstream(Upstream),
+    Upstream(Box<Upstream>),
 }
 
 /// Why nothing can be served.
@@ -85,7 +85,7 @@ pub fn inner(primary: &PrimarySettings) -> Result<Inner, Vec<Problem>> {
             .and_then(|url| {
                 Upstream::new(&url, Timeouts::default()).map_err(|error| error.to_string())
             })
-            .map(Inner::Upstream)
+            .map(|upstream| Inner::Upstream(Box::new(upstream)))
             .map_err(|message| problem("primary.upstream", message)),
     }
 }

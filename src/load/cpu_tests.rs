@@ -145,12 +145,13 @@ impl Drop for Busy {
 }
 
 #[test]
-fn a_busy_loop_raises_the_load_of_this_machine() {
+fn every_processor_busy_reads_as_a_high_load() {
     let mut cpu = Cpu::new();
-    // Other tests may keep the machine busy: then wait until there is something left to raise.
-    let before = sample_until(&mut cpu, |load| load.get() < 0.95);
-    let processors = std::thread::available_parallelism().unwrap().get();
-    let _busy: Vec<_> = (0..processors).map(|_| Busy::start()).collect();
-    let after = sample_until(&mut cpu, |load| load > before && load.get() > 0.5);
-    assert!(after > before);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let busy: Vec<Busy> = (0..processors).map(|_| Busy::start()).collect();
+    // Whatever else runs here, it only adds. (A container's own share may be smaller than the machine's
+    // idle rest, hence not 1.0.)
+    let high = sample_until(&mut cpu, |load| load.get() > 0.5);
+    drop(busy);
+    assert!(high.get() < 1.5, "a share of what is there, found {high}");
 }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 /// Exponentially weighted moving average whose weights come from time, not from the number of
 /// samples: a late sample, or another sampling interval, does not change how fast it follows.
 ///
-/// A value that comes `dt` after the last one gets the weight 1 − exp(−dt/τ). The first is taken
-/// as it is.
+/// A value that comes `dt` after the last one gets the weight 1 − exp(−dt/τ). The average begins at 0:
+/// the first value alone, often that of the busy moment of a start, must not turn visitors away.
 #[derive(Debug, Clone)]
 pub struct Ewma {
     time_constant: Duration,
@@ -31,7 +31,8 @@ impl Ewma {
             Some((average, at)) => {
                 average + self.weight(now.saturating_duration_since(at)) * (value - average)
             }
-            None => value,
+            None if self.time_constant.is_zero() => value,
+            None => 0.0,
         };
         self.last = Some((average, now));
         average
@@ -89,12 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_first_value_as_it_is_and_again_after_a_reset() {
+    fn begins_at_nothing_and_again_after_a_reset() {
+        let now = Instant::now();
         let mut average = Ewma::new(SECOND);
-        assert_eq!(average.update(0.4, Instant::now()), 0.4);
+        assert_eq!(average.update(0.9, now), 0.0);
+        assert!(average.update(0.9, now + SECOND) > 0.5);
         average.reset();
         assert_eq!(average.get(), None);
-        assert_eq!(average.update(0.9, Instant::now()), 0.9);
+        assert_eq!(average.update(0.9, now + 2 * SECOND), 0.0);
     }
 
     #[test]
@@ -109,8 +112,9 @@ mod tests {
     fn ignores_a_value_that_holds_for_no_time_and_a_clock_that_goes_back() {
         let now = Instant::now() + SECOND;
         let mut average = Ewma::new(SECOND);
-        average.update(0.2, now);
-        assert_eq!(average.update(1.0, now), 0.2);
-        assert_eq!(average.update(1.0, now - SECOND), 0.2);
+        average.update(1.0, now);
+        let before = average.update(1.0, now + SECOND);
+        assert_eq!(average.update(0.0, now + SECOND), before);
+        assert_eq!(average.update(0.0, now), before);
     }
 }

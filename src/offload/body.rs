@@ -66,11 +66,6 @@ impl Account {
         &self.shared
     }
 
-    /// A number unlike that of the requests around it.
-    pub(super) fn number(&self) -> u64 {
-        hash::mix(self.shared.counters.outcome(Outcome::Throttled))
-    }
-
     fn answered(mut self) -> Self {
         self.answered = true;
         self

@@ -300,3 +300,7 @@ impl Control {
         states
     }
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

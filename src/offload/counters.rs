@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::servers::hash::mix;
+
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -49,6 +51,7 @@ impl Outcome {
 pub struct Counters {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     bail_outs: [AtomicU64; BAIL_OUTS],
+    strangers: AtomicU64,
 }
 
 /// Room for the reasons of bail-outs: one of each, and to spare.
@@ -66,6 +69,12 @@ impl Counters {
     #[must_use]
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize].load(Ordering::Relaxed)
+    }
+
+    /// A hash unlike that of the requests around it, for who has neither address nor identity. Then shares
+    /// are met by requests, not by visitors: serve with connect info to have an address.
+    pub fn stranger(&self) -> u64 {
+        mix(self.strangers.fetch_add(1, Ordering::Relaxed))
     }
 
     /// One more page whose end went out as it came.

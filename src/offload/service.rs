@@ -137,7 +137,11 @@ impl<S> Offload<S> {
         snapshot: &Snapshot,
     ) -> Answer {
         let compiled = &snapshot.compiled;
-        let client: Client<'_> = client(peer.map(|peer| peer.ip()), request.headers(), compiled);
+        let mut client: Client<'_> =
+            client(peer.map(|peer| peer.ip()), request.headers(), compiled);
+        if client.address.is_none() && client.identity.is_none() {
+            client.hash = self.shared.counters.stranger();
+        }
         let now = Instant::now();
         let has_room =
             |server: usize| match (compiled.servers.get(server), snapshot.servers.get(server)) {
@@ -240,7 +244,7 @@ where
     let account = account.with(Outcome::Throttled);
     let overloaded = &snapshot.compiled.overloaded;
     // Whose turn it is to come back when: anything that differs from request to request will do.
-    let jitter = account.number();
+    let jitter = account.shared().counters.stranger();
     let response = overloaded.response(request.method(), request.headers(), jitter);
     ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)))
 }

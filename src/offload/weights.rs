@@ -99,10 +99,11 @@ impl Weights {
                 None => unknown += 1,
             }
         }
-        if known > 0 {
-            self.pages.set(page, sum + sum / known * unknown);
-        } else if unknown == 0 {
-            self.pages.set(page, 0);
+        match sum.checked_div(known) {
+            Some(mean) => self.pages.set(page, sum + mean * unknown),
+            None if unknown == 0 => self.pages.set(page, 0),
+            // Of none of its objects anything is known: nothing is learnt.
+            None => {}
         }
     }
 

@@ -1,4 +1,48 @@
 //! What a page becomes: its embedded objects linked to an offload server, nothing else changed.
+//!
+//! [`Rules`] say what may be moved, a [`Target`] where to, a [`Page`] where the page stands. A
+//! [`Rewriter`] takes the page as it streams by; [`headers`] and [`csp`] make its headers fit. Whatever
+//! is in doubt stays as it is: a page is never broken for the sake of offloading.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use bytes::BytesMut;
+//! use overspill::rewrite::{OwnHosts, Page, Rewriter, Rules, Settings, Target};
+//!
+//! let rules = Arc::new(Rules::new(&Settings::default()).unwrap());
+//! let server = "https://eu.offload.example".parse().unwrap();
+//! let target = Arc::new(Target::new("eu", &server, false).unwrap());
+//! let hosts = Arc::new(OwnHosts::new(&["www.example.com"]).unwrap());
+//! let page = Page::new(true, "www.example.com", "/news/", hosts).unwrap();
+//!
+//! let kinds = target.kinds();
+//! let mut rewriter = Rewriter::new(rules, page, target, kinds);
+//! let mut out = BytesMut::new();
+//! rewriter.push(b"<h1>News</h1><img src='pic", &mut out);
+//! rewriter.push(b"ture.png'>", &mut out);
+//! let summary = rewriter.finish(&mut out);
+//! assert_eq!(out, "<h1>News</h1><img src='https://eu.offload.example/news/picture.png'>");
+//! assert_eq!(&*summary.objects[0], "/news/picture.png");
+//! ```
+//!
+//! # How
+//!
+//! | part | does |
+//! |---|---|
+//! | `scan` | lets lol_html scan the stream, and applies edits as the bytes pass |
+//! | `table` | knows which attributes of which elements link to objects |
+//! | `scope` | knows what is open: pictures, media, templates, what is switched off |
+//! | `link` | decides about one URL, and finds the least change of its text |
+//! | `splice` | holds the edits that wait for their bytes |
+//! | [`srcset`] | finds the URLs of a srcset |
+//!
+//! # `<base>`
+//!
+//! Links are resolved as a browser does when it meets them: against the page's URL, and from the first
+//! `<base href>` on against that. A `<base>` that comes after links is an error in HTML; those links are
+//! not looked at again. What a script does to the base can't be known: such pages say
+//! `data-overspill="off"`, or their links are kept out by `rewrite.exclude`.
 
 pub mod csp;
 mod escape;

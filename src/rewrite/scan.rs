@@ -207,7 +207,7 @@ impl Rewriter {
         std::mem::swap(&mut lock(&self.shared).splice.out, out);
         match stage {
             Stage::Start(first) => {
-                let first = first.as_ref().map_or(&[][..], std::slice::from_ref);
+                let first = first.as_slice();
                 lock(&self.shared).splice.pass(first);
             }
             Stage::Scan(scanner) => {

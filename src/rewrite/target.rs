@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::escape::escape;
+use super::{Kind, Kinds, escape::escape};
 
 /// An offload server as a page sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,17 @@ impl Target {
     #[must_use]
     pub const fn cors(&self) -> bool {
         self.cors
+    }
+
+    /// What may move to it as far as it is concerned: without CORS, stylesheets stay, since they take
+    /// their fonts along. To be narrowed by [`csp::allow`](super::csp::allow).
+    #[must_use]
+    pub const fn kinds(&self) -> Kinds {
+        if self.cors {
+            Kinds::ALL
+        } else {
+            Kinds::ALL.without(Kind::Style).without(Kind::Font)
+        }
     }
 
     /// The prefix as it stands in an attribute value.

@@ -50,7 +50,9 @@ pub fn rewritten(headers: &mut HeaderMap, tag: &Tag, remaining_hold: Duration) {
 /// Makes the headers of a 304 those of the page rewritten under `tag`, for an answer to a condition
 /// that was translated ([`Condition::Rewritten`](super::Condition::Rewritten)).
 ///
-/// A cache updates what it holds from a 304 (RFC 9111, 4.3.4), so it has to say the same as the page.
+/// A cache updates what it holds from a 304 (RFC 9111, 4.3.4), so it has to say the same as the page. That
+/// goes for its policy, too: call [`csp::allow`](crate::rewrite::csp::allow) on it as on the page, or the
+/// page from the cache would be kept from what it links to.
 pub fn not_modified(headers: &mut HeaderMap, tag: &Tag, remaining_hold: Duration) {
     rewritten(headers, tag, remaining_hold);
 }

@@ -1,0 +1,324 @@
+//! The control loop against the time: a paused clock in all but name, since time is an argument.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    load::Thresholds,
+    offload::{
+        ByHash, Decision, DropSettings, Kind, OffloadSettings, Parts, PrimarySettings,
+        ThrottleSettings, decide,
+    },
+    rewrite,
+    servers::{Client, HealthSettings, ServerSettings, hash},
+};
+
+const STEP: Duration = Duration::from_millis(250);
+
+fn ratio(value: f64) -> Ratio {
+    Ratio::new(value).unwrap()
+}
+
+fn server(name: &str) -> ServerSettings {
+    ServerSettings {
+        name: name.to_owned(),
+        url: format!("http://{name}.example"),
+        health: HealthSettings::Off,
+        capacity: "8Mbit/s".parse().ok(),
+        ..ServerSettings::default()
+    }
+}
+
+struct World {
+    control: Control,
+    now: Instant,
+}
+
+impl World {
+    fn new(mode: Mode, share: Share, hold: u64) -> Self {
+        let offload = OffloadSettings {
+            hold: Duration::from_secs(hold),
+            share,
+            servers: vec![server("a"), server("b")],
+            ..OffloadSettings::default()
+        };
+        let now = Instant::now();
+        let compiled = Compiled::new(
+            Parts {
+                mode,
+                primary: &PrimarySettings::default(),
+                offload: &offload,
+                rewrite: &rewrite::Settings::default(),
+                throttle: &ThrottleSettings::default(),
+                drop: DropSettings::default(),
+            },
+            now,
+        )
+        .unwrap();
+        let compiled = Arc::new(compiled);
+        let select = compiled.select();
+        let capacity = "8Mbit/s".parse().ok();
+        Self {
+            control: Control::new(compiled, ratio(0.05), capacity, select, now),
+            now,
+        }
+    }
+
+    /// The snapshot after `seconds` of this measured load.
+    fn after(&mut self, seconds: f64, load: f64) -> Snapshot {
+        self.after_with(seconds, load, 0.0)
+    }
+
+    fn after_with(&mut self, seconds: f64, load: f64, assigned: f64) -> Snapshot {
+        let reading = Reading {
+            name: "bandwidth".into(),
+            thresholds: Thresholds {
+                offload: Some(ratio(0.7)),
+                throttle: Some(ratio(0.9)),
+                drop: Some(ratio(1.0)),
+            },
+            raw: Some(ratio(load)),
+            load: Some(ratio(load)),
+            off: None,
+        };
+        let mut snapshot = None;
+        for _ in 0..((seconds / STEP.as_secs_f64()).round() as usize).max(1) {
+            self.now += STEP;
+            snapshot = Some(self.control.step(Input {
+                readings: std::slice::from_ref(&reading),
+                primary_assigned: assigned,
+                now: self.now,
+                wall: SystemTime::UNIX_EPOCH,
+            }));
+        }
+        snapshot.unwrap()
+    }
+}
+
+const PAGE: Kind = Kind {
+    begins: true,
+    may_be_page: true,
+    wants_page: true,
+    redirect: false,
+};
+const OBJECT: Kind = Kind {
+    begins: false,
+    may_be_page: false,
+    wants_page: false,
+    redirect: false,
+};
+const CALL: Kind = Kind {
+    begins: true,
+    may_be_page: false,
+    wants_page: false,
+    redirect: false,
+};
+
+/// What becomes of a thousand visitors' requests of this kind, with or without room at the servers.
+fn decisions(snapshot: &Snapshot, kind: Kind, room: bool) -> Vec<Decision> {
+    (0..1000u64)
+        .map(|visitor| {
+            let client = Client {
+                hash: hash::mix(visitor),
+                address: None,
+                identity: None,
+            };
+            decide(kind, &client, snapshot, &ByHash, || false, &|_| room)
+        })
+        .collect()
+}
+
+fn count(decisions: &[Decision], wanted: fn(&Decision) -> bool) -> usize {
+    decisions.iter().filter(|decision| wanted(decision)).count()
+}
+
+fn offloaded(decision: &Decision) -> bool {
+    matches!(decision, Decision::Offload(_))
+}
+
+#[test]
+fn below_the_first_threshold_everyone_is_served_by_the_primary() {
+    let snapshot = World::new(Mode::Enforce, Share::Fixed(Ratio::ONE), 0).after(5.0, 0.69);
+    assert_eq!(snapshot.level, Level::Normal);
+    let decisions = decisions(&snapshot, PAGE, true);
+    assert!(
+        decisions
+            .iter()
+            .all(|decision| *decision == Decision::Serve)
+    );
+}
+
+#[test]
+fn above_it_the_share_is_offloaded_to_any_of_the_servers_and_the_rest_is_served() {
+    let snapshot = World::new(Mode::Enforce, Share::Fixed(ratio(0.3)), 0).after(1.0, 0.75);
+    let decisions = decisions(&snapshot, PAGE, true);
+    assert!((250..350).contains(&count(&decisions, offloaded)));
+    for server in [0, 1] {
+        assert!(decisions.contains(&Decision::Offload(server)), "{server}");
+    }
+    assert_eq!(
+        count(&decisions, |d| *d == Decision::Serve),
+        1000 - count(&decisions, offloaded)
+    );
+}
+
+#[test]
+fn a_visitor_meets_the_same_fate_again() {
+    let mut world = World::new(Mode::Enforce, Share::Fixed(ratio(0.3)), 0);
+    let first = decisions(&world.after(1.0, 0.75), PAGE, true);
+    let second = decisions(&world.after(20.0, 0.75), PAGE, true);
+    assert_eq!(first, second);
+}
+
+#[test]
+fn when_no_server_has_room_offloading_stops() {
+    let snapshot = World::new(Mode::Enforce, Share::Fixed(Ratio::ONE), 0).after(1.0, 0.75);
+    assert_eq!(count(&decisions(&snapshot, PAGE, false), offloaded), 0);
+}
+
+#[test]
+fn at_throttle_room_is_sought_for_everyone_before_anyone_is_turned_away() {
+    let snapshot = World::new(Mode::Enforce, Share::Fixed(ratio(0.1)), 0).after(1.0, 0.95);
+    assert_eq!(snapshot.level, Level::Throttle);
+    assert_eq!(count(&decisions(&snapshot, PAGE, true), offloaded), 1000);
+    let full = decisions(&snapshot, PAGE, false);
+    let throttled = count(&full, |d| *d == Decision::Throttle);
+    assert!(
+        (430..570).contains(&throttled),
+        "half way from 0.9 to 1.0: {throttled}"
+    );
+    let calls = decisions(&snapshot, CALL, true);
+    let throttled = count(&calls, |d| *d == Decision::Throttle);
+    assert!(
+        (430..570).contains(&throttled),
+        "no server takes a call: {throttled}"
+    );
+    let objects = decisions(&snapshot, OBJECT, true);
+    assert_eq!(
+        count(&objects, |d| *d == Decision::Serve),
+        1000,
+        "belong to a page that was let in"
+    );
+}
+
+#[test]
+fn when_offloading_everyone_does_not_help_those_are_turned_away_too() {
+    let mut world = World::new(Mode::Enforce, Share::Fixed(ratio(0.1)), 0);
+    assert!(!world.after(3.0, 0.95).turn_away_offloaded);
+    let snapshot = world.after(2.0, 0.95);
+    assert!(snapshot.turn_away_offloaded);
+    let decisions = decisions(&snapshot, PAGE, true);
+    let throttled = count(&decisions, |d| *d == Decision::Throttle);
+    assert!((430..570).contains(&throttled), "{throttled}");
+    assert!(!world.after(4.0, 0.5).turn_away_offloaded);
+}
+
+#[test]
+fn above_the_third_threshold_some_get_no_answer_and_the_rest_the_503() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    let snapshot = world.after(3.0, 1.05);
+    assert_eq!(snapshot.level, Level::Drop);
+    let decisions = decisions(&snapshot, PAGE, false);
+    let dropped = count(&decisions, |d| *d == Decision::Drop);
+    assert!((430..570).contains(&dropped), "{dropped}");
+    assert_eq!(
+        count(&decisions, |d| *d == Decision::Throttle),
+        1000 - dropped
+    );
+}
+
+#[test]
+fn a_retry_in_the_next_epoch_has_a_new_chance() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    let first = decisions(&world.after(1.0, 0.95), PAGE, false);
+    let second = decisions(&world.after(31.0, 0.95), PAGE, false);
+    let changed = first.iter().zip(&second).filter(|(a, b)| a != b).count();
+    assert!((430..570).contains(&changed), "drawn anew: {changed}");
+}
+
+#[test]
+fn what_is_promised_counts_although_the_link_reads_full() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    // 1 MB/s of capacity.
+    let snapshot = world.after_with(1.0, 0.2, 950_000.0);
+    assert_eq!(snapshot.level, Level::Throttle);
+    assert_eq!(snapshot.readings[0].load, Some(ratio(0.95)));
+    assert_eq!(snapshot.readings[0].raw, Some(ratio(0.2)));
+}
+
+#[test]
+fn an_override_holds_for_its_time_whatever_the_load() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    world.after(1.0, 0.1);
+    let until = world.now + Duration::from_secs(10);
+    for (level, page) in [
+        (Level::Normal, Decision::Serve),
+        (Level::Throttle, Decision::Throttle),
+        (Level::Drop, Decision::Drop),
+    ] {
+        world.control.hold(Some(Override { level, until }));
+        let snapshot = world.after(1.0, if level == Level::Normal { 2.0 } else { 0.1 });
+        assert_eq!(snapshot.level, level);
+        assert!(
+            decisions(&snapshot, PAGE, true).iter().all(|d| *d == page),
+            "{level}"
+        );
+    }
+    let everything = decisions(&world.after(0.25, 0.1), OBJECT, true);
+    assert_eq!(
+        count(&everything, |d| *d == Decision::Drop),
+        1000,
+        "every request"
+    );
+    world.control.hold(Some(Override {
+        level: Level::Offload,
+        until,
+    }));
+    let snapshot = world.after(0.25, 0.1);
+    assert_eq!(
+        count(&decisions(&snapshot, PAGE, true), offloaded),
+        1000,
+        "everyone where auto"
+    );
+    assert_eq!(world.after(10.0, 0.1).level, Level::Normal, "over");
+}
+
+#[test]
+fn who_was_let_in_stays_in() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    let until = world.now + Duration::from_secs(10);
+    world.control.hold(Some(Override {
+        level: Level::Throttle,
+        until,
+    }));
+    let snapshot = world.after(0.25, 0.1);
+    let client = Client {
+        hash: 7,
+        address: None,
+        identity: None,
+    };
+    let stays = decide(PAGE, &client, &snapshot, &ByHash, || true, &|_| false);
+    assert_eq!(stays, Decision::Serve);
+}
+
+#[test]
+fn in_report_mode_the_share_stands_still_since_nothing_is_done() {
+    let mut world = World::new(Mode::Report, Share::Auto, 0);
+    let begun = world.after(0.25, 0.89).share;
+    assert!(begun > Ratio::ZERO);
+    assert_eq!(world.after(20.0, 0.89).share, begun);
+    let mut enforced = World::new(Mode::Enforce, Share::Auto, 0);
+    assert!(enforced.after(20.0, 0.89).share > begun);
+}
+
+#[test]
+fn the_hold_that_is_left_is_told() {
+    let mut world = World::new(Mode::Enforce, Share::Fixed(ratio(0.5)), 30);
+    assert_eq!(world.after(1.0, 0.8).hold_left, Duration::from_secs(30));
+    assert_eq!(world.after(10.0, 0.1).hold_left, Duration::from_secs(20));
+    let over = world.after(20.0, 0.1);
+    assert_eq!(
+        (over.level, over.hold_left),
+        (Level::Normal, Duration::ZERO)
+    );
+}

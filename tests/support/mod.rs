@@ -1,0 +1,42 @@
+//! What the end-to-end tests share: the program as a process, the servers around it, and clients by hand.
+//!
+//! | module | gives |
+//! |---|---|
+//! | `program` | the built program with a configuration of its own, killed when its handle goes |
+//! | `config` | that configuration: quiet defaults, and the lines that a test is about |
+//! | `upstream` | a server to stand in front of, whose `/hold` answers when it is told to |
+//! | `offload_server` | an offload server that says of its load what the test wants, and notes who came |
+//! | `client` | requests from any address of 127.0.0.0/8, and answers down to "not a byte" |
+//! | `curl` | the real one |
+//! | `wait` | waiting for a condition: nothing here sleeps and hopes |
+
+#![allow(dead_code, reason = "every test binary uses its own part of this")]
+
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod curl;
+pub(crate) mod offload_server;
+pub(crate) mod program;
+pub(crate) mod raw;
+pub(crate) mod upstream;
+pub(crate) mod wait;
+
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+
+/// A folder with these files, which goes away with its handle.
+pub(crate) fn folder<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, content) in files {
+        write(folder.path(), path, content);
+    }
+    folder
+}
+
+/// Writes a file at `path` below `root`.
+pub(crate) fn write(root: &Path, path: &str, content: &[u8]) {
+    let path = root.join(path.trim_start_matches('/'));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}

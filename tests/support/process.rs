@@ -1,0 +1,186 @@
+//! Other programs that tests start: the built `overspill`, nginx, chromedriver. Each ends with its handle.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+/// How long a program may take until it does what it was started for, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program that is ended, by its process alone, when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts `command`; gives the lines that it writes to the stream that `output` takes out.
+pub(crate) fn start<R: Read + Send + 'static>(
+    command: &mut Command,
+    output: impl FnOnce(&mut Child) -> Option<R>,
+) -> (Running, Receiver<String>) {
+    let mut child = command
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+    let (send, lines) = mpsc::channel();
+    let output = output(&mut child).expect("the stream is a pipe");
+    // Reads on when nobody listens any more: a full pipe would stop the program.
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = send.send(line);
+        }
+    });
+    (Running(child), lines)
+}
+
+/// Waits for the first line of which `find` makes something.
+pub(crate) fn wait_for<T>(lines: &Receiver<String>, find: impl Fn(&str) -> Option<T>) -> T {
+    let mut seen = Vec::new();
+    loop {
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => match find(&line) {
+                Some(found) => return found,
+                None => seen.push(line),
+            },
+            Err(error) => panic!("{error}; until then:\n{}", seen.join("\n")),
+        }
+    }
+}
+
+/// `overspill serve`.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    /// The site, such as `http://127.0.0.1:40123`.
+    pub(crate) site: String,
+    /// The admin listener.
+    pub(crate) admin: String,
+    _running: Running,
+    _folder: tempfile::TempDir,
+}
+
+impl Serve {
+    /// Serves `site` with `settings`, the text of a configuration that says nothing of addresses.
+    pub(crate) fn start(site: &Path, settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overspill.toml");
+        let addresses = "[primary]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+        fs::write(&file, format!("{addresses}{settings}")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_overspill"));
+        command
+            .args(["--log", "json", "serve", "--config"])
+            .arg(&file);
+        command.arg("--site").arg(site).env("RUST_LOG", "info");
+        let (running, lines) = start(command.stderr(Stdio::piped()), |child| child.stderr.take());
+        let address = |name: &'static str| {
+            wait_for(&lines, move |line| {
+                let line: serde_json::Value = serde_json::from_str(line).ok()?;
+                Some(line.get(name)?.as_str()?.to_owned())
+            })
+        };
+        // In the order in which the program tells them.
+        let admin = address("admin");
+        let site = address("site");
+        Self {
+            site,
+            admin,
+            _running: running,
+            _folder: folder,
+        }
+    }
+}
+
+/// A real nginx that serves a folder to pages of other origins.
+#[derive(Debug)]
+pub(crate) struct Nginx {
+    /// Where it is, such as `http://127.0.0.1:40124`.
+    pub(crate) url: String,
+    _running: Running,
+    folder: tempfile::TempDir,
+}
+
+impl Nginx {
+    /// Serves the files of `root`.
+    pub(crate) fn start(root: &Path) -> Self {
+        // A port that is free now may be taken a moment later, by a test beside this one.
+        (0..5)
+            .find_map(|_| Self::try_start(root))
+            .expect("a free port")
+    }
+
+    /// A line for each request that was answered.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("access.log")).unwrap()
+    }
+
+    fn try_start(root: &Path) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let file = folder.path().join("nginx.conf");
+        fs::write(&file, configuration(address, root, folder.path())).unwrap();
+        let mut command = Command::new(program("nginx"));
+        command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
+        let (mut running, _) = start(command.stderr(Stdio::piped()), |child| child.stderr.take());
+        loop {
+            if running.0.try_wait().unwrap().is_some() {
+                return None;
+            }
+            if TcpStream::connect(address).is_ok() {
+                return Some(Self {
+                    url: format!("http://{address}"),
+                    _running: running,
+                    folder,
+                });
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// One process in the foreground, that writes into its own folder alone.
+fn configuration(address: SocketAddr, root: &Path, folder: &Path) -> String {
+    let (root, folder) = (root.display(), folder.display());
+    format!(
+        r#"
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 256; }}
+http {{
+    include /etc/nginx/mime.types;
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen {address};
+        root {root};
+        add_header Access-Control-Allow-Origin *;
+    }}
+}}
+"#
+    )
+}
+
+/// Servers are in folders that are not on everybody's path.
+fn program(name: &str) -> PathBuf {
+    let system = Path::new("/usr/sbin").join(name);
+    if system.exists() { system } else { name.into() }
+}
