@@ -254,7 +254,7 @@ impl Passing {
                     .weights
                     .of_decision(Decision::Serve, path, length.unwrap_or(0));
                 shared.assigned.add(bytes, Instant::now());
-                shared.weights.page_served();
+                shared.weights.page_served(path);
             } else if let Some(length) = length {
                 shared.weights.learn_object(path, length);
                 shared.weights.object_served(length);
