@@ -22,6 +22,16 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Whether one of `others` is about the same key, or one around or within it.
+    #[must_use]
+    pub fn is_about(&self, others: &[Self]) -> bool {
+        others
+            .iter()
+            .any(|other| other.key.starts_with(&self.key) || self.key.starts_with(&other.key))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` {}", self.key, self.message)

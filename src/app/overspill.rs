@@ -1,9 +1,8 @@
 //! A running Overspill: the sampler, the probes, and what the layer and the gate share with them.
 
 use std::{
-    any::Any,
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -244,11 +243,4 @@ struct Tasks {
     _probes: Probes,
     /// A lock only because a sender may not be shared between threads.
     _sampler: Mutex<Sampler>,
-}
-
-/// Keeps `tasks` until the state is dropped.
-impl Shared {
-    fn own(&self, tasks: impl Any + Send + Sync) {
-        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tasks));
-    }
 }

@@ -6,6 +6,10 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -35,7 +39,8 @@ use crate::{
 
 /// The folder that is served when nothing else is named.
 pub const DEFAULT_SITE: &str = "static/site";
-/// How long the head of a request may take: who says nothing holds no connection for ever.
+/// How long the head of a request may take, and the first request of a connection; after as long without a
+/// frame an HTTP/2 client is asked whether it is still there.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is served: a folder, or another server.
@@ -129,6 +134,8 @@ struct FromPeer<S> {
     inner: S,
     peer: SocketAddr,
     trusted: bool,
+    /// Whether a request has come.
+    begun: Arc<AtomicBool>,
 }
 
 impl<S> Service<Request<Incoming>> for FromPeer<S>
@@ -144,6 +151,7 @@ where
     }
 
     fn call(&mut self, request: Request<Incoming>) -> S::Future {
+        self.begun.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.peer));
@@ -210,7 +218,10 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         .header_read_timeout(HEADER_TIMEOUT)
         // `curl -N` closes its sending half early.
         .half_close(true);
-    builder.http2().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEADER_TIMEOUT);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -222,17 +233,30 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         let service = FromPeer {
             inner: service.clone(),
             peer,
+            begun: Arc::default(),
             trusted: serving
                 .trusted_proxies
                 .iter()
                 .any(|network| network.contains(&address)),
         };
+        let begun = service.begun.clone();
         let connection =
             builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = tokio::time::sleep(HEADER_TIMEOUT) => {
+                    if !begun.load(Ordering::Relaxed) {
+                        // hyper's own limit begins with the first byte: who says nothing is shown out here.
+                        return;
+                    }
+                    connection.await
+                }
+            };
             // A connection that breaks concerns nobody but its client, who knows.
-            if let Err(error) = connection.await {
+            if let Err(error) = ended {
                 tracing::debug!(%peer, error, "connection ended");
             }
         });

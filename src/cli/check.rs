@@ -24,23 +24,17 @@ pub(super) fn checked(
     arguments: &ConfigArguments,
     change: impl FnOnce(&mut Settings),
 ) -> Result<(Settings, app::Inner), ConfigError> {
-    let mut problems = Vec::new();
-    let mut file = arguments.file();
-    let mut settings = arguments.settings().unwrap_or_else(|error| {
-        problems = error.problems;
-        file = error.file;
-        Settings::default()
-    });
+    let file = arguments.config.clone().or_else(Settings::default_file);
+    let (mut settings, mut problems) = Settings::read_leniently(file.as_deref());
     change(&mut settings);
-    let failed = |problems: Vec<Problem>| ConfigError { file, problems };
-    match app::inner(&settings.primary) {
-        Ok(inner) if problems.is_empty() => {
-            settings.check()?;
-            Ok((settings, inner))
-        }
-        Ok(_) => Err(failed(problems)),
-        // With a file that can't be read, what it says of the site is not known.
-        Err(_) if !problems.is_empty() => Err(failed(problems)),
-        Err(found) => Err(failed(found)),
+    let inner = app::inner(&settings.primary).map_err(|found| {
+        // What could not be read of `primary` was told.
+        let new = found.into_iter().filter(|found| !found.is_about(&problems));
+        let new: Vec<Problem> = new.collect();
+        problems.extend(new);
+    });
+    match inner {
+        Ok(inner) if problems.is_empty() => Ok((settings, inner)),
+        _ => Err(ConfigError { file, problems }),
     }
 }

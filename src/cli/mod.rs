@@ -10,8 +10,6 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::config::{ConfigError, Settings};
-
 /// Keeps a web site up when more people come than its server can serve.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
@@ -78,22 +76,6 @@ struct DemoArguments {
     /// Print the summary as one line of JSON; the story goes to stderr
     #[arg(long)]
     json: bool,
-}
-
-// === impl ConfigArguments ===
-
-impl ConfigArguments {
-    fn settings(&self) -> Result<Settings, ConfigError> {
-        match &self.config {
-            Some(path) => Settings::load_from(path),
-            None => Settings::load(),
-        }
-    }
-
-    /// The file that the settings came from, for messages.
-    fn file(&self) -> Option<PathBuf> {
-        self.config.clone()
-    }
 }
 
 /// Runs the program.

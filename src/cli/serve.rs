@@ -55,6 +55,11 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
                 () = lifecycle.drained() => {}
             }
             tracing::info!("draining");
+            tokio::spawn(async {
+                asked_to_stop().await;
+                tracing::warn!("asked to stop again: what is under way is given up");
+                std::process::exit(1);
+            });
         };
         app::serve(serving, stop).await;
         tracing::info!("stopped");

@@ -90,13 +90,7 @@ impl Settings {
     /// # Errors
     /// Every problem, each with its key.
     pub fn load() -> Result<Self, ConfigError> {
-        match std::env::var_os(PATH_VARIABLE) {
-            Some(path) if !path.is_empty() => Self::read(Some(Path::new(&path))),
-            _ => {
-                let default = Path::new(DEFAULT_PATH);
-                Self::read(default.exists().then_some(default))
-            }
-        }
+        Self::read(Self::default_file().as_deref())
     }
 
     /// Reads the file at `path`, then the environment's `OVERSPILL__…`.
@@ -108,10 +102,29 @@ impl Settings {
     }
 
     fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::from_tree(tree::read(path, None)).map_err(|problems| ConfigError {
+        let (settings, problems) = Self::read_leniently(path);
+        if problems.is_empty() {
+            return Ok(settings);
+        }
+        Err(ConfigError {
             file: path.map(Path::to_path_buf),
             problems,
         })
+    }
+
+    /// As much of the configuration as can be read, and every problem: what has one stands at its default.
+    #[must_use]
+    pub fn read_leniently(path: Option<&Path>) -> (Self, Vec<Problem>) {
+        Self::from_tree(tree::read(path, None))
+    }
+
+    /// The file that is read when no other is named.
+    #[must_use]
+    pub fn default_file() -> Option<PathBuf> {
+        match std::env::var_os(PATH_VARIABLE) {
+            Some(path) if !path.is_empty() => Some(path.into()),
+            _ => Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()),
+        }
     }
 
     /// Reads `text` as a configuration file would be read, without the environment.
@@ -119,31 +132,30 @@ impl Settings {
     /// # Errors
     /// Every problem, each with its key.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        Self::from_tree(tree::read_text(text)).map_err(|problems| ConfigError {
-            file: None,
-            problems,
-        })
+        match Self::from_tree(tree::read_text(text)) {
+            (settings, problems) if problems.is_empty() => Ok(settings),
+            (_, problems) => Err(ConfigError {
+                file: None,
+                problems,
+            }),
+        }
     }
 
-    fn from_tree(tree: Result<tree::Tree, Problem>) -> Result<Self, Vec<Problem>> {
-        let (settings, mut problems) = tree::settings(tree.map_err(|problem| vec![problem])?);
+    fn from_tree(tree: Result<tree::Tree, Problem>) -> (Self, Vec<Problem>) {
+        let tree = match tree {
+            Ok(tree) => tree,
+            Err(problem) => return (Self::default(), vec![problem]),
+        };
+        let (settings, mut problems) = tree::settings(tree);
         let mut across = Vec::new();
         settings.check_into(&mut across);
         // A value that could not be read stands at its default now; what that default collides with is not
         // the operator's doing.
-        across.retain(|found| {
-            problems
-                .iter()
-                .all(|told| !told.key.starts_with(&found.key) && !found.key.starts_with(&told.key))
-        });
+        across.retain(|found| !found.is_about(&problems));
         problems.extend(across);
         // The tree has no order of its own.
         problems.sort_by(|a, b| a.key.cmp(&b.key));
-        if problems.is_empty() {
-            Ok(settings)
-        } else {
-            Err(problems)
-        }
+        (settings, problems)
     }
 
     /// Looks for what is wrong across keys.

@@ -131,7 +131,9 @@ impl Machine {
                     load.get() >= threshold.get() - self.settings.release.get()
                 });
                 let needed = match share_at_work {
-                    Some(at_work) if *level == Level::Offload => above || at_work,
+                    Some(at_work) if *level == Level::Offload => {
+                        above || (at_work && signal.load.is_some())
+                    }
                     _ => near,
                 };
                 latch.observe(above, needed, rule, now);
@@ -342,6 +344,19 @@ mod tests {
         assert_eq!(machine.level(), Level::Offload, "idle for a second");
         machine.observe(&[signal(0.69)], Some(false), at(12));
         assert_eq!(machine.level(), Level::Normal, "idle for a hold");
+    }
+
+    #[test]
+    fn an_automatic_share_holds_no_episode_of_a_signal_that_went_silent() {
+        let mut machine = machine(1);
+        let start = Instant::now();
+        let signal = |load| SignalLoad {
+            load,
+            thresholds: thresholds(0.7, 0.9, 0.98),
+        };
+        machine.observe(&[signal(Some(ratio(0.8)))], Some(true), start);
+        machine.observe(&[signal(None)], Some(true), start + Duration::from_secs(2));
+        assert_eq!(machine.level(), Level::Normal);
     }
 
     #[test]

@@ -112,11 +112,16 @@ pin_project! {
     }
 }
 
+/// So much of a page is rewritten at a time.
+const PIECE: usize = 64 * 1024;
+
 /// A page under way.
 struct Streaming {
     rewriter: Rewriter,
     record: PageRecord,
     out: BytesMut,
+    /// What came and was not looked at yet: a page may come as one piece, and goes out in many.
+    pending: Bytes,
     /// Trailers wait until what the rewriter held back is out.
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -151,6 +156,7 @@ impl<B> OffloadBody<B> {
             rewriter,
             record,
             out: BytesMut::new(),
+            pending: Bytes::new(),
             trailers: None,
             ended: false,
         });
@@ -265,20 +271,18 @@ impl Streaming {
                 let bytes = self.out.split().freeze();
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
+            if !self.pending.is_empty() {
+                let piece = self.pending.split_to(self.pending.len().min(PIECE));
+                self.rewriter.push(&piece, &mut self.out);
+                continue;
+            }
             if self.ended {
                 let trailers = self.trailers.take();
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             }
             match ready!(inner.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(mut data) => {
-                        while data.has_remaining() {
-                            let chunk = data.chunk();
-                            let length = chunk.len();
-                            self.rewriter.push(chunk, &mut self.out);
-                            data.advance(length);
-                        }
-                    }
+                    Ok(mut data) => self.pending = data.copy_to_bytes(data.remaining()),
                     Err(frame) => {
                         self.trailers = frame.into_trailers().ok();
                         self.end(shared);
@@ -313,6 +317,8 @@ impl Streaming {
         // What stands on a page twice is fetched once.
         paths.sort_unstable();
         paths.dedup();
-        shared.weights.learn_page(self.record.path, paths.into_iter());
+        shared
+            .weights
+            .learn_page(self.record.path, paths.into_iter());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 use http::HeaderName;
 use ipnet::IpNet;
 use tokio::time::Instant;
@@ -124,6 +124,32 @@ impl Compiled {
             &mut problems,
             |p| p,
         );
+        if http::HeaderValue::try_from(offload.token.as_str()).is_err() {
+            problems.push(Problem::new(
+                "offload.token",
+                "must be of characters that a header can carry",
+            ));
+        }
+        for (key, value, most) in [
+            ("offload.hold", offload.hold, Duration::from_secs(24 * 3600)),
+            (
+                "throttle.retry_after",
+                throttle.retry_after,
+                Duration::from_secs(24 * 3600),
+            ),
+            (
+                "throttle.stay",
+                throttle.stay,
+                Duration::from_secs(365 * 24 * 3600),
+            ),
+        ] {
+            if value > most {
+                problems.push(Problem::new(
+                    key,
+                    format_args!("must be at most {}", humantime::format_duration(most)),
+                ));
+            }
+        }
         let compiled = Self {
             mode: parts.mode,
             share: offload.share,
@@ -139,7 +165,12 @@ impl Compiled {
                 .as_ref()
                 .and_then(|identity| Identity::new(identity, &mut problems)),
             token: offload.token.clone(),
-            redirect: redirect(&offload.redirect, &mut problems),
+            redirect: or_problems(
+                rewrite::globs("offload.redirect", &offload.redirect),
+                &mut problems,
+                |error| Problem::new(error.key, error.message),
+            )
+            .unwrap_or_default(),
             bypass_paths: throttle.bypass.paths.clone(),
             bypass_addresses: networks(
                 &throttle.bypass.addresses,
@@ -196,6 +227,12 @@ impl Compiled {
             .into_iter()
             .flatten()
             .any(|network| network.contains(&address))
+    }
+
+    /// Whether `path` is one that is routed to an offload server.
+    pub(super) fn is_redirected(&self, path: &str) -> bool {
+        self.redirect
+            .is_match(path.strip_prefix('/').unwrap_or(path))
     }
 
     /// How a connection is closed unanswered.
@@ -256,25 +293,6 @@ fn servers(
         servers.push(Arc::new(Server::new(settings.clone(), url, now)));
     }
     (servers, targets)
-}
-
-fn redirect(globs: &[String], problems: &mut Vec<Problem>) -> GlobSet {
-    let mut set = GlobSetBuilder::new();
-    for (index, glob) in globs.iter().enumerate() {
-        match Glob::new(glob) {
-            Ok(glob) => {
-                set.add(glob);
-            }
-            Err(error) => problems.push(Problem::new(
-                format!("offload.redirect[{index}]"),
-                format_args!("must be a glob such as \"/downloads/**\": {error}"),
-            )),
-        }
-    }
-    set.build().unwrap_or_else(|error| {
-        problems.push(Problem::new("offload.redirect", error));
-        GlobSet::empty()
-    })
 }
 
 // === impl Identity ===

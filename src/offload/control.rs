@@ -32,7 +32,7 @@ pub struct Control {
     share: ShareController,
     began: Instant,
     stepped: Option<Instant>,
-    /// Since when the level has been `throttle` or above without a break.
+    /// Since when the level has been `throttle` or above with everyone offloaded whom the share may offload.
     throttling_since: Option<Instant>,
     overridden: Option<Override>,
     usable: Vec<bool>,
@@ -102,10 +102,10 @@ impl Control {
     }
 
     /// Holds a level by hand, or lets it go.
-    pub fn hold(&mut self, overridden: Option<Override>) {
+    pub fn hold(&mut self, overridden: Option<Override>, now: Instant) {
         match overridden {
             Some(Override { level, until }) => {
-                tracing::info!(%level, seconds = until.saturating_duration_since(Instant::now()).as_secs(), "level overridden");
+                tracing::info!(%level, seconds = until.saturating_duration_since(now).as_secs(), "level overridden");
             }
             None => tracing::info!("override ended"),
         }
@@ -123,7 +123,7 @@ impl Control {
             .overridden
             .is_some_and(|overridden| overridden.until <= now)
         {
-            self.hold(None);
+            self.hold(None, now);
         }
         let readings = self.with_promises(input.readings, input.primary_assigned);
         let signals: Vec<SignalLoad> = readings
@@ -229,7 +229,13 @@ impl Control {
         if self.machine.level() >= Level::Offload && !stands_still {
             self.share.observe(excess, elapsed);
         }
-        if let Some(change) = self.machine.observe(signals, self.share.at_work(), now) {
+        // A share that stands still says nothing about whether the episode is over.
+        let at_work = if stands_still {
+            None
+        } else {
+            self.share.at_work()
+        };
+        if let Some(change) = self.machine.observe(signals, at_work, now) {
             let signal = change.signal.and_then(|index| readings.get(index));
             tracing::info!(
                 from = %change.from,
@@ -244,7 +250,9 @@ impl Control {
                 self.share.disengage();
             }
         }
-        if self.machine.level() >= Level::Throttle {
+        // All that could be moved has been moved once the share is what it can be at most.
+        let moved_all = self.share.at_work().is_none() || self.share.share() == Ratio::ONE;
+        if self.machine.level() >= Level::Throttle && moved_all {
             self.throttling_since.get_or_insert(now);
         } else {
             self.throttling_since = None;

@@ -180,7 +180,13 @@ fn when_no_server_has_room_offloading_stops() {
 fn at_throttle_room_is_sought_for_everyone_before_anyone_is_turned_away() {
     let snapshot = World::new(Mode::Enforce, Share::Fixed(ratio(0.1)), 0).after(1.0, 0.95);
     assert_eq!(snapshot.level, Level::Throttle);
-    assert_eq!(count(&decisions(&snapshot, PAGE, true), offloaded), 1000);
+    let with_room = decisions(&snapshot, PAGE, true);
+    assert!(!with_room.contains(&Decision::Throttle));
+    let moved = count(&with_room, offloaded);
+    assert!(
+        (480..620).contains(&moved),
+        "the share, and those refused otherwise: {moved}"
+    );
     let full = decisions(&snapshot, PAGE, false);
     let throttled = count(&full, |d| *d == Decision::Throttle);
     assert!(
@@ -256,7 +262,8 @@ fn an_override_holds_for_its_time_whatever_the_load() {
         (Level::Throttle, Decision::Throttle),
         (Level::Drop, Decision::Drop),
     ] {
-        world.control.hold(Some(Override { level, until }));
+        let now = world.now;
+        world.control.hold(Some(Override { level, until }), now);
         let snapshot = world.after(1.0, if level == Level::Normal { 2.0 } else { 0.1 });
         assert_eq!(snapshot.level, level);
         assert!(
@@ -309,6 +316,13 @@ fn in_report_mode_the_share_stands_still_since_nothing_is_done() {
     assert_eq!(world.after(20.0, 0.89).share, begun);
     let mut enforced = World::new(Mode::Enforce, Share::Auto, 0);
     assert!(enforced.after(20.0, 0.89).share > begun);
+}
+
+#[test]
+fn report_mode_goes_back_to_normal_when_the_crowd_is_gone() {
+    let mut world = World::new(Mode::Report, Share::Auto, 2);
+    assert_eq!(world.after(1.0, 0.89).level, Level::Offload);
+    assert_eq!(world.after(3.0, 0.1).level, Level::Normal);
 }
 
 #[test]

@@ -90,26 +90,32 @@ pub fn decide(
         return Decision::Drop;
     }
     let wants_server = kind.may_be_page || kind.redirect;
-    let in_share = || hash::fraction(client.hash, SHARE_SALT) < snapshot.share.get();
-    // Before anyone is turned away, room is sought for everyone: an offloaded visitor costs the primary a
-    // page, one that it serves itself the page and all its objects.
-    let server = (wants_server && (snapshot.level >= Level::Throttle || in_share()))
-        .then(|| snapshot.choose.choose(client, has_room))
-        .flatten();
-    let draws = snapshot.level >= Level::Throttle
-        && kind.begins
-        && (server.is_none() || snapshot.turn_away_offloaded);
-    if draws {
+    let choose = || {
+        let chosen = wants_server.then(|| snapshot.choose.choose(client, has_room));
+        // A chooser may be anybody's.
+        chosen
+            .flatten()
+            .filter(|server| *server < snapshot.compiled.targets.len())
+    };
+    let in_share = hash::fraction(client.hash, SHARE_SALT) < snapshot.share.get();
+    let mut server = in_share.then(choose).flatten();
+    if snapshot.level >= Level::Throttle && kind.begins {
         let applicant = Applicant {
             client,
             turned: snapshot.turned,
             epoch: snapshot.epoch,
         };
-        match admit.admit(&applicant) {
-            Verdict::Admit => {}
-            _ if stays() => {}
-            Verdict::Throttle => return Decision::Throttle,
-            Verdict::Drop => return Decision::Drop,
+        let verdict = admit.admit(&applicant);
+        if verdict != Verdict::Admit && !stays() {
+            // Before anyone is turned away, room is sought, share or not: an offloaded visitor costs the
+            // primary a page, one that it serves itself the page and all its objects.
+            server = server.or_else(choose);
+            if server.is_none() || snapshot.turn_away_offloaded {
+                return match verdict {
+                    Verdict::Drop => Decision::Drop,
+                    _ => Decision::Throttle,
+                };
+            }
         }
     }
     match server {

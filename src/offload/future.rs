@@ -17,7 +17,6 @@ use super::{
     body::{Account, OffloadBody, PageRecord},
     compiled::ServerTarget,
     counters::Outcome,
-    decide::Decision,
     service::{is_https, let_stay},
     snapshot::Snapshot,
 };
@@ -58,6 +57,8 @@ pin_project! {
 pub(super) enum Passing {
     /// Nothing.
     Unseen,
+    /// An offload server pulled it: only its size is learnt, since no visitor fetched it from here.
+    Pull { path: u64 },
     /// The primary serves the visitor alone: sizes are learnt, a page is promised with its objects.
     Whole {
         path: u64,
@@ -179,6 +180,8 @@ impl Rewriting {
         let rewritten_before =
             response.status() == StatusCode::NOT_MODIFIED && self.condition == Condition::Rewritten;
         let mut response = if rewritten_before {
+            let target = &self.target.target;
+            let _ = csp::allow(response.headers_mut(), target.origin(), target.kinds());
             not_modified(response.headers_mut(), &self.target.tag, self.hold_left);
             let account = account.with(Outcome::Offloaded);
             response.map(|body| OffloadBody::passing(body, account))
@@ -193,6 +196,7 @@ impl Rewriting {
     where
         B: HttpBody,
     {
+        let length = length(&response).unwrap_or(0);
         let (mut parts, body) = response.into_parts();
         let qualified = qualifies(&parts, &self.method).is_ok();
         // What the page's policies allow is known before the first byte of it.
@@ -203,7 +207,7 @@ impl Rewriting {
         let target = &self.target.target;
         let kinds = match &page {
             Some(page) if target.https() || !page.https() => {
-                csp::allow(&mut parts.headers, target.origin(), Kinds::ALL)
+                csp::allow(&mut parts.headers, target.origin(), target.kinds())
             }
             _ => Kinds::NONE,
         };
@@ -212,15 +216,10 @@ impl Rewriting {
             let passing = Passing::whole(self.path, &self.method);
             return passing.finish(response, account);
         };
-        let now = Instant::now();
-        let shared = account.shared();
-        let length = body.size_hint().lower();
-        let bytes = shared
-            .weights
-            .of_decision(Decision::Offload(0), self.path, length);
-        shared.assigned.add(bytes, now);
         if self.method == Method::GET {
-            self.server.assign(shared.weights.page(self.path), now);
+            let (now, weights) = (Instant::now(), &account.shared().weights);
+            account.shared().assigned.add(length, now);
+            self.server.assign(weights.page(self.path), now);
         }
         rewritten(&mut parts.headers, &self.target.tag, self.hold_left);
         let account = account.with(Outcome::Offloaded);
@@ -243,16 +242,24 @@ impl Passing {
     where
         B: HttpBody,
     {
-        let Self::Whole { path, get, stay } = self else {
-            return response.map(|body| OffloadBody::passing(body, account));
+        let (path, get, stay) = match self {
+            Self::Whole { path, get, stay } => (path, get, stay),
+            Self::Unseen => return response.map(|body| OffloadBody::passing(body, account)),
+            Self::Pull { path } => {
+                if response.status() == StatusCode::OK
+                    && !is_html(&response)
+                    && let Some(length) = length(&response)
+                {
+                    account.shared().weights.learn_object(path, length);
+                }
+                return response.map(|body| OffloadBody::passing(body, account));
+            }
         };
         if get && response.status() == StatusCode::OK {
             let shared = account.shared();
             let length = length(&response);
             if is_html(&response) {
-                let bytes = shared
-                    .weights
-                    .of_decision(Decision::Serve, path, length.unwrap_or(0));
+                let bytes = length.unwrap_or(0) + shared.weights.known_page(path);
                 shared.assigned.add(bytes, Instant::now());
                 shared.weights.page_served(path);
             } else if let Some(length) = length {

@@ -37,7 +37,7 @@ pub use self::{
     decide::{Admit, Applicant, ByHash, Decision, Verdict, decide},
     future::ResponseFuture,
     layer::OffloadLayer,
-    request::Kind,
+    request::{Kind, OverTls},
     service::{Offload, TOKEN_HEADER},
     settings::{
         BypassSettings, DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings,

@@ -4,6 +4,11 @@ use http::{HeaderMap, Method, Request, header};
 
 use super::compiled::Compiled;
 
+/// An extension of a request: it came over TLS. Whoever ends TLS in this process sets it, since an HTTP/1
+/// request does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverTls;
+
 /// What the decision needs to know of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
@@ -49,7 +54,7 @@ impl Kind {
             begins: !safe || !object,
             may_be_page: safe && !object,
             wants_page: safe && wants_page,
-            redirect: safe && !via && compiled.redirect.is_match(path),
+            redirect: safe && !via && compiled.is_redirected(path),
         }
     }
 }

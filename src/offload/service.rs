@@ -7,7 +7,9 @@ use std::{
 };
 
 use axum::extract::ConnectInfo;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -18,7 +20,7 @@ use super::{
     counters::Outcome,
     decide::{Decision, decide},
     future::{Passing, ResponseFuture, Rewriting},
-    request::Kind,
+    request::{Kind, OverTls},
     settings::Mode,
     shared::Shared,
     snapshot::Snapshot,
@@ -66,6 +68,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let snapshot = self.shared.snapshot();
+        // Off in every mode, whether it is right or wrong: the application has no use for it.
+        let token = request.headers_mut().remove(&TOKEN);
         if snapshot.compiled.mode == Mode::Off {
             return ResponseFuture::untouched(self.inner.call(request));
         }
@@ -75,12 +79,17 @@ where
             .map(|info| info.0);
         let account = Account::new(&self.shared);
 
-        if is_bypassed(&mut request, peer, &snapshot) {
+        let path = hash::bytes(request.uri().path().as_bytes());
+        if is_pull(token.as_ref(), &snapshot) {
+            let account = account.with(Outcome::Bypassed);
+            let passing = Passing::Pull { path };
+            return ResponseFuture::passing(self.inner.call(request), account, passing);
+        }
+        if is_bypassed(&request, peer, &snapshot) {
             let account = account.with(Outcome::Bypassed);
             return ResponseFuture::passing(self.inner.call(request), account, Passing::Unseen);
         }
 
-        let path = hash::bytes(request.uri().path().as_bytes());
         if snapshot.level == Level::Normal {
             prepare_request(request.headers_mut(), None, false);
             let passing = Passing::whole(path, request.method());
@@ -108,6 +117,15 @@ where
                 self.drop_request(&request, peer, account, &snapshot)
             }
             Decision::Throttle => throttled(&request, account, &snapshot),
+            // Nobody is led from https to http.
+            Decision::Redirect(server)
+                if is_https(&request, peer, &snapshot)
+                    && !snapshot.compiled.targets[server].target.https() =>
+            {
+                prepare_request(request.headers_mut(), None, kind.wants_page);
+                let passing = Passing::whole(path, request.method()).staying(answer.stay);
+                ResponseFuture::passing(self.inner.call(request), account, passing)
+            }
             Decision::Redirect(server) => self.redirect(&request, server, path, account, &snapshot),
             Decision::Serve => {
                 prepare_request(request.headers_mut(), None, kind.wants_page);
@@ -184,7 +202,15 @@ impl<S> Offload<S> {
     where
         ResBody: HttpBody,
     {
-        let switch = peer.and_then(|peer| self.shared.connections.switch(peer));
+        // A proxy's HTTP/2 connection carries other visitors' requests as well: those go on.
+        let is_shared = request.version() == Version::HTTP_2
+            && is_trusted(
+                peer.map(|peer| peer.ip()),
+                &snapshot.compiled.trusted_proxies,
+            );
+        let switch = peer
+            .filter(|_| !is_shared)
+            .and_then(|peer| self.shared.connections.switch(peer));
         if let Some(switch) = &switch {
             switch.turn_off();
         } else if request.method() == Method::HEAD {
@@ -251,20 +277,19 @@ where
     ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)))
 }
 
-/// Health paths, exempt addresses, and the offload servers' pulls. Takes the token off, whether it is right
-/// or wrong: the application has no use for it.
-fn is_bypassed<B>(request: &mut Request<B>, peer: Option<SocketAddr>, snapshot: &Snapshot) -> bool {
+/// Whether an offload server asks, by the token that it shows.
+fn is_pull(shown: Option<&HeaderValue>, snapshot: &Snapshot) -> bool {
+    let token = snapshot.compiled.token.as_bytes();
+    shown.is_some_and(|shown| {
+        !token.is_empty() && bool::from(subtle::ConstantTimeEq::ct_eq(shown.as_bytes(), token))
+    })
+}
+
+/// Health paths and exempt addresses.
+fn is_bypassed<B>(request: &Request<B>, peer: Option<SocketAddr>, snapshot: &Snapshot) -> bool {
     let compiled = &snapshot.compiled;
-    let shown = request.headers_mut().remove(&TOKEN);
-    let is_pull = shown.is_some_and(|shown| {
-        !compiled.token.is_empty()
-            && bool::from(subtle::ConstantTimeEq::ct_eq(
-                shown.as_bytes(),
-                compiled.token.as_bytes(),
-            ))
-    });
     let path = request.uri().path();
-    if is_pull || compiled.bypass_paths.iter().any(|bypass| bypass == path) {
+    if compiled.bypass_paths.iter().any(|bypass| bypass == path) {
         return true;
     }
     if compiled.bypass_addresses.is_empty() {
@@ -292,7 +317,8 @@ pub(super) fn is_https<B>(
     if trusted && let Some(proto) = forwarded_proto(request.headers()) {
         return proto.eq_ignore_ascii_case("https");
     }
-    request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)
+    request.extensions().get::<OverTls>().is_some()
+        || request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)
 }
 
 /// What the last proxy says of the scheme.

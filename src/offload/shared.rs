@@ -44,7 +44,7 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     pub(super) admit: Arc<dyn Admit>,
     /// The tasks that work on this state: they end with it.
-    pub(crate) tasks: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    tasks: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     /// Taken by the control loop, and by an operator's hand; never on the request path.
     control: Mutex<(Control, Vec<Reading>)>,
 }
@@ -84,6 +84,11 @@ impl Shared {
         }
     }
 
+    /// Keeps `tasks` until this state is dropped.
+    pub fn own(&self, tasks: impl Any + Send + Sync) {
+        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tasks));
+    }
+
     /// The snapshot as of now.
     #[must_use]
     pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
@@ -100,7 +105,7 @@ impl Shared {
     /// Holds a level by hand, or lets it go; in effect when this returns.
     pub fn hold(&self, overridden: Option<Override>, now: Instant) {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        control.0.hold(overridden);
+        control.0.hold(overridden, now);
         self.publish(&mut control, now);
     }
 

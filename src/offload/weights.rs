@@ -6,8 +6,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::decide::Decision;
-
 const SLOTS: usize = 1 << 15;
 /// Of a slot's 64 bits so many hold the size: up to a terabyte.
 const SIZE_BITS: u32 = 40;
@@ -132,9 +130,9 @@ impl Weights {
     /// visitors have fetched so far; else what they fetched for a page so far, else a guess.
     #[must_use]
     pub fn page(&self, page: u64) -> u64 {
-        match self.pages.get(page) {
-            Some(weight) => (weight as f64 * self.fetched()) as u64,
-            None => self.mean().unwrap_or(UNKNOWN_PAGE),
+        match self.pages.get(page).or_else(|| self.mean()) {
+            Some(_) => self.known_page(page),
+            None => UNKNOWN_PAGE,
         }
     }
 
@@ -157,12 +155,12 @@ impl Weights {
         (fetched as f64 / scanned as f64).clamp(0.05, 1.0)
     }
 
-    /// What the primary itself is promised to send for a page of `bytes`.
+    /// The same as far as anything is known: a guess must not begin an episode.
     #[must_use]
-    pub fn of_decision(&self, decision: Decision, page: u64, bytes: u64) -> u64 {
-        match decision {
-            Decision::Serve => bytes + self.page(page),
-            _ => bytes,
+    pub fn known_page(&self, page: u64) -> u64 {
+        match self.pages.get(page) {
+            Some(weight) => (weight as f64 * self.fetched()) as u64,
+            None => self.mean().unwrap_or(0),
         }
     }
 }
@@ -214,18 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn the_primary_counts_the_page_alone_for_an_offloaded_visitor() {
+    fn a_guess_promises_nothing_to_the_primary() {
         let weights = Weights::default();
+        assert_eq!(weights.known_page(1), 0);
         weights.learn_object(path(b"/a.png"), 50_000);
         weights.learn_page(path(b"/"), std::iter::once(path(b"/a.png")));
-        assert_eq!(
-            weights.of_decision(Decision::Serve, path(b"/"), 4_000),
-            54_000
-        );
-        assert_eq!(
-            weights.of_decision(Decision::Offload(0), path(b"/"), 4_000),
-            4_000
-        );
+        assert_eq!(weights.known_page(path(b"/")), 50_000);
     }
 
     #[test]

@@ -61,6 +61,7 @@ mod target;
 
 pub use kind::{Kind, Kinds};
 pub use page::{OwnHosts, Page};
+pub(crate) use rules::compile_globs as globs;
 pub use rules::{RuleError, Rules};
 pub use scan::{BailOut, Rewriter, Summary};
 pub use settings::Settings;

@@ -106,6 +106,18 @@ fn version(settings: &Settings) -> u32 {
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
 
+/// The compiled patterns: `*` stops at a slash, and a leading slash counts for nothing, so match them with
+/// paths without it.
+pub(crate) fn compile_globs(key: &str, patterns: &[String]) -> Result<GlobSet, Vec<RuleError>> {
+    let mut errors = Vec::new();
+    let set = globs(key, patterns, &mut errors);
+    if errors.is_empty() {
+        Ok(set)
+    } else {
+        Err(errors)
+    }
+}
+
 fn globs(key: &str, patterns: &[String], errors: &mut Vec<RuleError>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
     let mut report = |index: Option<usize>, message: String| {

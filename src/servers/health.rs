@@ -61,7 +61,8 @@ impl HealthTracker {
             (Health::Unknown, Answer::Good) => (Health::Well, 1),
             (Health::Unknown, Answer::Busy) => (Health::Busy, 1),
             (Health::Unknown, Answer::Bad(why)) => (Health::Ill(why), 1),
-            (Health::Ill(_), Answer::Good | Answer::Busy) => (Health::Well, settings.successes),
+            (Health::Ill(_), Answer::Good) => (Health::Well, settings.successes),
+            (Health::Ill(_), Answer::Busy) => (Health::Busy, settings.successes),
             (Health::Well | Health::Busy, Answer::Bad(why)) => {
                 (Health::Ill(why), settings.failures)
             }

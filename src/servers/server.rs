@@ -122,7 +122,9 @@ impl Server {
 
     /// A page whose links were pointed to it went out.
     pub fn page_done(&self, links: u32) {
-        self.pages.fetch_add(1, Ordering::Relaxed);
+        if links > 0 {
+            self.pages.fetch_add(1, Ordering::Relaxed);
+        }
         self.links.fetch_add(links.into(), Ordering::Relaxed);
     }
 

@@ -1,6 +1,6 @@
 //! `[[offload.servers]]`: who can help.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
@@ -12,6 +12,9 @@ use crate::{
 
 /// How far below its threshold a server takes work again, where `resume` is not given.
 const RESUME_MARGIN: f64 = 0.05;
+
+/// How often a server may be asked.
+const EVERY: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
 
 /// One offload server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,21 +94,24 @@ impl ServerSettings {
             if let Err(message) = absolute_url(&self.report.url) {
                 problem("report.url", message);
             }
-            if self.report.every < Duration::from_millis(50) {
-                problem("report.every", "must be at least 50ms".into());
+            if !EVERY.contains(&self.report.every) {
+                problem("report.every", "must be from 50ms to 1h".into());
             }
         } else if !self.report.url.is_empty() {
             problem("report.url", "needs `report.kind` = \"orca\"".into());
         }
         if let HealthSettings::Probe(health) = &self.health {
-            if !health.path.starts_with('/') {
+            if !health.path.starts_with('/') || health.path.parse::<http::Uri>().is_err() {
                 problem(
                     "health.path",
-                    format!("must begin with \"/\", found {:?}", health.path),
+                    format!(
+                        "must be a path that begins with \"/\", found {:?}",
+                        health.path
+                    ),
                 );
             }
-            if health.every < Duration::from_millis(50) {
-                problem("health.every", "must be at least 50ms".into());
+            if !EVERY.contains(&health.every) {
+                problem("health.every", "must be from 50ms to 1h".into());
             }
             for (name, count) in [
                 ("failures", health.failures),

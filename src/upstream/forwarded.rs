@@ -9,9 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrustedForwarding;
 
-/// An extension of a request: it came over TLS, so `X-Forwarded-Proto` is `https`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OverTls;
+/// It came over TLS, so `X-Forwarded-Proto` is `https`.
+pub use crate::offload::OverTls;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
