@@ -302,10 +302,17 @@ impl Streaming {
         if let Some(reason) = summary.bail_out {
             shared.counters.bail_out(reason);
         }
-        let paths = summary.objects.iter().map(|object| {
-            let path = object.split('?').next().unwrap_or_default();
-            hash::bytes(path.as_bytes())
-        });
-        shared.weights.learn_page(self.record.path, paths);
+        let mut paths: Vec<u64> = summary
+            .objects
+            .iter()
+            .map(|object| {
+                let path = object.split('?').next().unwrap_or_default();
+                hash::bytes(path.as_bytes())
+            })
+            .collect();
+        // What stands on a page twice is fetched once.
+        paths.sort_unstable();
+        paths.dedup();
+        shared.weights.learn_page(self.record.path, paths.into_iter());
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration, checked once and made ready for the request path.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use http::HeaderName;
@@ -55,7 +55,8 @@ pub struct Compiled {
     /// In the order of `servers`.
     pub(super) targets: Vec<ServerTarget>,
     pub(super) policy: servers::Policy,
-    pub(super) bypass_paths: HashSet<String>,
+    /// A handful: comparing them costs less than hashing the path.
+    pub(super) bypass_paths: Vec<String>,
     pub(super) bypass_addresses: Vec<IpNet>,
     pub(super) overloaded: Overloaded,
     pub(super) throttle_drops: bool,
@@ -139,7 +140,7 @@ impl Compiled {
                 .and_then(|identity| Identity::new(identity, &mut problems)),
             token: offload.token.clone(),
             redirect: redirect(&offload.redirect, &mut problems),
-            bypass_paths: throttle.bypass.paths.iter().cloned().collect(),
+            bypass_paths: throttle.bypass.paths.clone(),
             bypass_addresses: networks(
                 &throttle.bypass.addresses,
                 "throttle.bypass.addresses",

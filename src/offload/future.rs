@@ -100,6 +100,12 @@ impl Passing {
     }
 }
 
+/// The bytes of the body, where they are known: by the body itself, which need not be read out of a text.
+fn length<B: HttpBody>(response: &Response<B>) -> Option<u64> {
+    let exact = response.body().size_hint().exact();
+    exact.or_else(|| content_length(response))
+}
+
 fn content_length<B>(response: &Response<B>) -> Option<u64> {
     response
         .headers()
@@ -242,13 +248,13 @@ impl Passing {
         };
         if get && response.status() == StatusCode::OK {
             let shared = account.shared();
-            let length = content_length(&response).or_else(|| response.body().size_hint().exact());
+            let length = length(&response);
             if is_html(&response) {
                 let bytes = shared
                     .weights
                     .of_decision(Decision::Serve, path, length.unwrap_or(0));
                 shared.assigned.add(bytes, Instant::now());
-                shared.weights.page_served();
+                shared.weights.page_served(path);
             } else if let Some(length) = length {
                 shared.weights.learn_object(path, length);
                 shared.weights.object_served(length);

@@ -13,6 +13,8 @@ const SLOTS: usize = 1 << 15;
 const SIZE_BITS: u32 = 40;
 /// What a page's objects weigh before anything is known: about the median of the web.
 const UNKNOWN_PAGE: u64 = 500_000;
+/// After so many pages what visitors fetched says something.
+const EXPERIENCE: u64 = 10;
 
 /// Sizes by path.
 #[derive(Debug)]
@@ -60,6 +62,8 @@ pub struct Weights {
     /// fetches, browser caches and robots included.
     pages_served: AtomicU64,
     object_bytes_served: AtomicU64,
+    /// What the objects of those pages weigh by their scans.
+    page_bytes_served: AtomicU64,
 }
 
 impl Default for Weights {
@@ -69,6 +73,7 @@ impl Default for Weights {
             pages: Table::new(),
             pages_served: AtomicU64::new(0),
             object_bytes_served: AtomicU64::new(0),
+            page_bytes_served: AtomicU64::new(0),
         }
     }
 }
@@ -107,8 +112,14 @@ impl Weights {
         }
     }
 
-    /// The primary served a page whose objects it serves itself.
-    pub fn page_served(&self) {
+    /// The primary served `page`, whose objects it serves itself.
+    pub fn page_served(&self, page: u64) {
+        // One that was never scanned says nothing about the part: it counts as what is fetched anyway.
+        let weight = self.pages.get(page).unwrap_or_else(|| {
+            let bytes = self.object_bytes_served.load(Ordering::Relaxed);
+            bytes / self.pages_served.load(Ordering::Relaxed).max(1)
+        });
+        self.page_bytes_served.fetch_add(weight, Ordering::Relaxed);
         self.pages_served.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -117,20 +128,33 @@ impl Weights {
         self.object_bytes_served.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The bytes of the objects of `page`: from its scan, else what visitors fetched for a page so far, else
-    /// a guess.
+    /// What visitors fetch for `page`: what its objects weigh by its scan, times the part of such weights that
+    /// visitors have fetched so far; else what they fetched for a page so far, else a guess.
     #[must_use]
     pub fn page(&self, page: u64) -> u64 {
-        self.pages.get(page).unwrap_or_else(|| {
-            let pages = self.pages_served.load(Ordering::Relaxed);
-            let bytes = self.object_bytes_served.load(Ordering::Relaxed);
-            // A handful of pages is no experience.
-            if pages >= 10 {
-                bytes / pages
-            } else {
-                UNKNOWN_PAGE
-            }
-        })
+        match self.pages.get(page) {
+            Some(weight) => (weight as f64 * self.fetched()) as u64,
+            None => self.mean().unwrap_or(UNKNOWN_PAGE),
+        }
+    }
+
+    /// The bytes of objects that visitors fetched for a page so far. A handful of pages is no experience.
+    fn mean(&self) -> Option<u64> {
+        let pages = self.pages_served.load(Ordering::Relaxed);
+        let bytes = self.object_bytes_served.load(Ordering::Relaxed);
+        (pages >= EXPERIENCE).then(|| bytes / pages)
+    }
+
+    /// The part of a page's weight that a visitor fetches: one candidate of a `srcset`, and what the browser
+    /// has no copy of yet.
+    fn fetched(&self) -> f64 {
+        let scanned = self.page_bytes_served.load(Ordering::Relaxed);
+        let fetched = self.object_bytes_served.load(Ordering::Relaxed);
+        if scanned == 0 || self.pages_served.load(Ordering::Relaxed) < EXPERIENCE {
+            return 1.0;
+        }
+        // However little was fetched, a page promises something: the next visitor may be a browser.
+        (fetched as f64 / scanned as f64).clamp(0.05, 1.0)
     }
 
     /// What the primary itself is promised to send for a page of `bytes`.
@@ -169,10 +193,24 @@ mod tests {
         let weights = Weights::default();
         assert_eq!(weights.page(1), UNKNOWN_PAGE);
         for _ in 0..10 {
-            weights.page_served();
+            weights.page_served(1);
             weights.object_served(20_000);
         }
         assert_eq!(weights.page(1), 20_000);
+    }
+
+    #[test]
+    fn a_page_promises_what_visitors_fetch_of_it() {
+        let weights = Weights::default();
+        weights.learn_object(path(b"/small.png"), 100_000);
+        weights.learn_object(path(b"/large.png"), 300_000);
+        let objects = [&b"/small.png"[..], b"/large.png"];
+        weights.learn_page(path(b"/"), objects.into_iter().map(path));
+        for _ in 0..20 {
+            weights.page_served(path(b"/"));
+            weights.object_served(100_000);
+        }
+        assert_eq!(weights.page(path(b"/")), 100_000);
     }
 
     #[test]

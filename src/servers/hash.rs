@@ -1,12 +1,19 @@
 //! Hashes that decide about visitors: the same in every process, so that several primaries decide alike.
 
-/// FNV-1a of `bytes`, finished by [`mix`]. Not for tables that an attacker could fill: for choices only.
+/// A hash of `bytes`, eight at a time: a path of 40 bytes takes five steps, where one byte after the other
+/// would take longer than everything else the layer does at `normal`. Not for tables that an attacker could
+/// fill: for choices only.
 #[must_use]
 pub fn bytes(bytes: &[u8]) -> u64 {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let step =
+        |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let hash = words.iter().fold(bytes.len() as u64, |hash, word| {
+        step(hash, u64::from_le_bytes(*word))
     });
-    mix(hash)
+    mix(step(hash, u64::from_le_bytes(last)))
 }
 
 /// Spreads every bit over all (the finaliser of SplitMix64).

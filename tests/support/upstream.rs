@@ -111,4 +111,9 @@ impl Held {
     pub(crate) const fn none() -> Self {
         Self(Vec::new())
     }
+
+    /// How many.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
 }

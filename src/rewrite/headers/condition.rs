@@ -5,7 +5,7 @@ use http::{
     header::{IF_MODIFIED_SINCE, IF_NONE_MATCH},
 };
 
-use super::tag::{EntityTag, Tag};
+use super::tag::{EntityTag, MARK, Tag};
 
 /// What a 304 to a prepared request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub fn prepare_request(
 ) -> Condition {
     let rewriting = tag.is_some();
     if headers.contains_key(IF_NONE_MATCH) {
+        // What most browsers hold most of the time: nothing to take apart.
+        if !rewriting && !may_be_marked(headers) {
+            return Condition::AsItIs;
+        }
         let Some(kept) = translate(headers, tag, page_expected) else {
             return Condition::AsItIs;
         };
@@ -55,6 +59,16 @@ pub fn prepare_request(
         headers.remove(IF_MODIFIED_SINCE);
     }
     Condition::AsItIs
+}
+
+/// Whether If-None-Match may hold a tag of ours.
+fn may_be_marked(headers: &HeaderMap) -> bool {
+    headers.get_all(IF_NONE_MATCH).iter().any(|value| {
+        value
+            .as_bytes()
+            .windows(MARK.len())
+            .any(|part| part == MARK)
+    })
 }
 
 struct Kept {

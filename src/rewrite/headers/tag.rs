@@ -13,7 +13,7 @@ use crate::rewrite::{Rules, Target};
 pub struct Tag(Box<str>);
 
 /// What a tag looks like in front of the closing quote: this, then eight digits.
-const MARK: &[u8] = b"-ov";
+pub(super) const MARK: &[u8] = b"-ov";
 const DIGITS: usize = 8;
 
 // === impl Tag ===
