@@ -4,7 +4,8 @@
 #
 #   benches/peers/normal.sh [WITH [WITHOUT]]        default: layer bare (see normal.rs for the variants)
 #
-# PAIRS=10 SECONDS_EACH=3 CONNECTIONS=32. Takes about PAIRS × 2 × (SECONDS_EACH + 1) seconds after building.
+# PAIRS=10 SECONDS_EACH=3 CONNECTIONS=32; SERVER: a release build of the example `normal`, else it is built.
+# Takes about PAIRS × 2 × (SECONDS_EACH + 2) seconds after building.
 # Prints each pair's ratios and their medians: of requests a second, and of the server's CPU time for a
 # request (without / with, so that above 1 is better in both). The second is steadier where others use the
 # cores, too. The signal `cpu` is off: the level must stay `normal` while the server's core is busy.
@@ -25,8 +26,12 @@ if [ "$(nproc)" -lt 2 ]; then
     exit 1
 fi
 
-cargo build --quiet --release --example normal
-server=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/examples/normal
+server=${SERVER:-}
+if [ -z "$server" ]; then
+    cargo build --quiet --release --example normal
+    target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    server=$target/release/examples/normal
+fi
 work=$(mktemp -d)
 pid=
 finish() {
@@ -48,8 +53,12 @@ measure() {
         if [ -s "$work/server" ]; then break; fi
         sleep 0.05
     done
+    if ! [ -s "$work/server" ]; then
+        echo "normal.sh: the server did not start: $(cat "$work/errors")" >&2
+        return 1
+    fi
     url="http://$(head -1 "$work/server")/"
-    taskset -c 1 wrk -t1 -c"$connections" -d0.5s "$url" >/dev/null
+    taskset -c 1 wrk -t1 -c"$connections" -d1s "$url" >/dev/null
     cpu=$(cpu_time)
     taskset -c 1 timeout $((seconds + 10)) wrk -t1 -c"$connections" -d"${seconds}s" "$url" >"$work/wrk"
     cpu=$(($(cpu_time) - cpu))
@@ -90,7 +99,7 @@ for pair in $(seq "$pairs"); do
     read -r rate cost <"$work/with"
     read -r bare_rate bare_cost <"$work/without"
     awk -v p="$pair" -v a="$rate" -v b="$bare_rate" -v c="$cost" -v d="$bare_cost" -v l="$(cut -d' ' -f1 /proc/loadavg)" '
-        {} END {printf "%4d %12.0f %12.0f %8.4f %10.3f %10.3f %8.4f %6s\n", p, a, b, a / b, c, d, d / c, l}' </dev/null
+        END {printf "%4d %12.0f %12.0f %8.4f %10.3f %10.3f %8.4f %6s\n", p, a, b, a / b, c, d, d / c, l}' </dev/null
     awk "BEGIN {print $rate / $bare_rate}" >>"$work/rates"
     awk "BEGIN {print $bare_cost / $cost}" >>"$work/costs"
 done
