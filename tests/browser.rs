@@ -105,9 +105,7 @@ async fn a_browser_gets_every_object_from_the_offload_server_and_has_no_complain
 }
 
 fn list<'a>(seen: &'a Value, name: &str) -> &'a [Value] {
-    seen[name]
-        .as_array()
-        .map_or_else(|| panic!("{seen:#}"), |list| list)
+    seen[name].as_array().unwrap_or_else(|| panic!("{seen:#}"))
 }
 
 fn check(page: &str, seen: &Value, server: &str) {
