@@ -7,17 +7,9 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-mod support {
-    pub(crate) mod process;
-    pub(crate) mod web;
-    pub(crate) mod webdriver;
-}
+mod support;
 
-use support::{
-    process::{Nginx, Serve},
-    web::Client,
-    webdriver::Browser,
-};
+use support::{config::Config, process::Nginx, program::Program, webdriver::Browser};
 
 const PAGES: [&str; 6] = [
     "/",
@@ -58,21 +50,23 @@ const LOOK: &str = r#"
 async fn a_browser_gets_every_object_from_the_offload_server_and_has_no_complaint() {
     let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("static/site");
     let nginx = Nginx::start(&site);
-    let serve = Serve::start(
-        &site,
-        &format!(
-            "[load.cpu]\nenabled = false\n[load.bandwidth]\nenabled = false\n[offload]\nshare = 1.0\n\
-             [[offload.servers]]\nname = \"nginx\"\nurl = \"{}\"\ncors = true\n",
-            nginx.url
-        ),
-    );
-    let client = Client::new();
-    client.hold(&serve.admin, "offload").await;
+    let program = Program::serve(&Config::new(format!(
+        "primary.site = {site:?}\noffload.share = 1.0\n\
+         offload.servers = [{{ name = \"nginx\", url = {:?}, cors = true }}]",
+        nginx.url
+    )))
+    .await;
+    program.until_usable("nginx", true).await;
+    program.hold_level("offload").await;
 
     // Looked at in a task of its own: whatever it finds, the browser has to be told to end.
     let browser = std::sync::Arc::new(Browser::start().await);
     let looked = tokio::spawn({
-        let (browser, site, server) = (browser.clone(), serve.site.clone(), nginx.url.clone());
+        let (browser, site, server) = (
+            browser.clone(),
+            format!("http://{}", program.site),
+            nginx.url.clone(),
+        );
         async move {
             for page in PAGES {
                 browser.open(&format!("{site}{page}")).await;
@@ -105,15 +99,13 @@ async fn a_browser_gets_every_object_from_the_offload_server_and_has_no_complain
         assert!(nginx.log().lines().any(served), "{object}: {}", nginx.log());
     }
     // … and the primary gave nothing but pages.
-    let requests = client.status(&serve.admin).await["requests"].take();
+    let requests = program.status().await["requests"].take();
     assert_eq!(requests["offloaded"], PAGES.len(), "{requests}");
     assert_eq!(requests["served"], 0, "{requests}");
 }
 
 fn list<'a>(seen: &'a Value, name: &str) -> &'a [Value] {
-    seen[name]
-        .as_array()
-        .map_or_else(|| panic!("{seen:#}"), |list| list)
+    seen[name].as_array().unwrap_or_else(|| panic!("{seen:#}"))
 }
 
 fn check(page: &str, seen: &Value, server: &str) {

@@ -15,15 +15,9 @@ use html5ever::{ParseOpts, parse_document, tendril::TendrilSink};
 use markup5ever_rcdom::{Node, NodeData, RcDom};
 use url::{Position, Url};
 
-mod support {
-    pub(crate) mod process;
-    pub(crate) mod web;
-}
+mod support;
 
-use support::{
-    process::{Nginx, Serve},
-    web::Client,
-};
+use support::{config::Config, process::Nginx, program::Program, web::Client};
 
 /// Debian's package apache2-doc.
 const MANUAL: &str = "/usr/share/doc/apache2-doc/manual";
@@ -33,24 +27,23 @@ const MANUAL: &str = "/usr/share/doc/apache2-doc/manual";
 async fn every_page_of_a_real_site_differs_in_moved_urls_alone() {
     let manual = Path::new(MANUAL);
     let nginx = Nginx::start(manual);
-    let serve = Serve::start(
-        manual,
-        &format!(
-            "[load.cpu]\nenabled = false\n[load.bandwidth]\nenabled = false\n[offload]\nshare = 1.0\n\
-             [[offload.servers]]\nname = \"nginx\"\nurl = \"{}\"\ncors = true\n",
-            nginx.url
-        ),
-    );
-    let client = Client::new();
-    client.hold(&serve.admin, "offload").await;
+    let program = Program::serve(&Config::new(format!(
+        "primary.site = {manual:?}\noffload.share = 1.0\n\
+         offload.servers = [{{ name = \"nginx\", url = {:?}, cors = true }}]",
+        nginx.url
+    )))
+    .await;
+    program.until_usable("nginx", true).await;
+    program.hold_level("offload").await;
 
+    let client = Client::new();
     let pages = pages(manual);
     let mut moved = BTreeSet::new();
     let (mut rewritten, mut links) = (0, 0);
     for file in &pages {
         let before = fs::read(file).unwrap();
         let path = file.strip_prefix(manual).unwrap().display();
-        let url = Url::parse(&format!("{}/{path}", serve.site)).unwrap();
+        let url = Url::parse(&format!("http://{}/{path}", program.site)).unwrap();
         let after = client.get(url.as_str()).await;
         assert_eq!(after.status, 200, "{url}");
         let mut comparison = Comparison {

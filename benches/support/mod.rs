@@ -25,7 +25,7 @@ const IMAGE: usize = 40_000;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
-pub enum Asked {
+pub(crate) enum Asked {
     /// A page, for the first time.
     Page,
     /// A page that the browser has, and asks whether it is still the same.
@@ -36,10 +36,10 @@ pub enum Asked {
 
 impl Asked {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Page, Self::KnownPage, Self::Image];
+    pub(crate) const ALL: [Self; 3] = [Self::Page, Self::KnownPage, Self::Image];
 
     /// The request as a server hands it on: eleven headers, and the address of who asks.
-    pub fn request(self) -> Request<Body> {
+    pub(crate) fn request(self) -> Request<Body> {
         let (path, accept, dest) = match self {
             Self::Page | Self::KnownPage => (
                 "/articles/2026/what-a-crowd.html",
@@ -79,7 +79,7 @@ impl Asked {
 
 /// Answers at once, from memory.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub(crate) struct Site {
     page: Bytes,
     image: Bytes,
 }
@@ -117,7 +117,7 @@ impl Service<Request<Body>> for Site {
 }
 
 /// A running Overspill at level `normal`, without the signal `cpu`: the measurement itself keeps a core busy.
-pub fn overspill(mut settings: Settings) -> Overspill {
+pub(crate) fn overspill(mut settings: Settings) -> Overspill {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         Builder::new_multi_thread()
             .worker_threads(1)
@@ -134,7 +134,7 @@ pub fn overspill(mut settings: Settings) -> Overspill {
 
 /// One request from beginning to end: the answer's body is asked for until it is over, and dropped. Gives
 /// the bytes of the body.
-pub fn exchange<S, B>(service: &mut S, request: Request<Body>) -> usize
+pub(crate) fn exchange<S, B>(service: &mut S, request: Request<Body>) -> usize
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
     B: HttpBody<Data = Bytes>,

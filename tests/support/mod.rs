@@ -8,6 +8,9 @@
 //! | `offload_server` | an offload server that says of its load what the test wants, and notes who came |
 //! | `client` | requests from any address of 127.0.0.0/8, and answers down to "not a byte" |
 //! | `curl` | the real one |
+//! | `process` | other people's programs: nginx, chromedriver |
+//! | `web` | an HTTP client that takes answers as they come |
+//! | `webdriver` | a real browser |
 //! | `wait` | waiting for a condition: nothing here sleeps and hopes |
 
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
@@ -16,10 +19,13 @@ pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod curl;
 pub(crate) mod offload_server;
+pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod raw;
 pub(crate) mod upstream;
 pub(crate) mod wait;
+pub(crate) mod web;
+pub(crate) mod webdriver;
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Other programs that tests start: the built `overspill`, nginx, chromedriver. Each ends with its handle.
+//! Other people's programs that tests start: nginx, chromedriver. Each ends with its handle.
 
 use std::{
     fs,
@@ -55,48 +55,6 @@ pub(crate) fn wait_for<T>(lines: &Receiver<String>, find: impl Fn(&str) -> Optio
                 None => seen.push(line),
             },
             Err(error) => panic!("{error}; until then:\n{}", seen.join("\n")),
-        }
-    }
-}
-
-/// `overspill serve`.
-#[derive(Debug)]
-pub(crate) struct Serve {
-    /// The site, such as `http://127.0.0.1:40123`.
-    pub(crate) site: String,
-    /// The admin listener.
-    pub(crate) admin: String,
-    _running: Running,
-    _folder: tempfile::TempDir,
-}
-
-impl Serve {
-    /// Serves `site` with `settings`, the text of a configuration that says nothing of addresses.
-    pub(crate) fn start(site: &Path, settings: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("overspill.toml");
-        let addresses = "[primary]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
-        fs::write(&file, format!("{addresses}{settings}")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_overspill"));
-        command
-            .args(["--log", "json", "serve", "--config"])
-            .arg(&file);
-        command.arg("--site").arg(site).env("RUST_LOG", "info");
-        let (running, lines) = start(command.stderr(Stdio::piped()), |child| child.stderr.take());
-        let address = |name: &'static str| {
-            wait_for(&lines, move |line| {
-                let line: serde_json::Value = serde_json::from_str(line).ok()?;
-                Some(line.get(name)?.as_str()?.to_owned())
-            })
-        };
-        // In the order in which the program tells them.
-        let admin = address("admin");
-        let site = address("site");
-        Self {
-            site,
-            admin,
-            _running: running,
-            _folder: folder,
         }
     }
 }

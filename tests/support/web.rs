@@ -54,25 +54,4 @@ impl Client {
         );
         serde_json::from_str(&text).unwrap()
     }
-
-    /// The status that `admin` tells.
-    pub(crate) async fn status(&self, admin: &str) -> Value {
-        let got = self.get(&format!("{admin}/api/status")).await;
-        serde_json::from_slice(&got.body).unwrap()
-    }
-
-    /// Holds `level` by hand, once every offload server of `admin`'s is usable.
-    pub(crate) async fn hold(&self, admin: &str, level: &str) {
-        loop {
-            let status = self.status(admin).await;
-            let servers = status["servers"].as_array().unwrap();
-            if servers.iter().all(|server| server["usable"] == true) {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        let body = serde_json::json!({ "level": level, "for": "10m" });
-        self.json("POST", &format!("{admin}/api/override"), &body)
-            .await;
-    }
 }

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::{
-    client::Client,
     process::{Running, start, wait_for},
+    web::Client,
 };
 
 /// A session with a browser of its own.
