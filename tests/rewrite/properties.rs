@@ -209,10 +209,7 @@ fn standard_srcset(input: &str) -> Vec<String> {
             position += 1;
         }
         let mut state = State::InDescriptor;
-        loop {
-            let Some(&c) = input.get(position) else {
-                break;
-            };
+        while let Some(&c) = input.get(position) {
             match state {
                 State::InDescriptor if space(c) => state = State::AfterDescriptor,
                 State::InDescriptor if c == ',' => {
