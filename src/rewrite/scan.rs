@@ -307,7 +307,11 @@ fn on_element(shared: &Arc<Mutex<Shared>>, element: &mut Element<'_, '_>) -> Han
     let closes = lock(shared).element(&tag, element)?;
     if closes.is_any() && element.can_have_content() {
         let shared = shared.clone();
-        element.on_end_tag(Box::new(move |_| {
+        element.on_end_tag(Box::new(move |end| {
+            // In HTML, only its own end tag ends text, and no other leaves an integration point.
+            if closes.text && end.name() != tag {
+                return Err(Stop(BailOut::Markup).into());
+            }
             lock(&shared).close(closes);
             Ok(())
         }))?;
@@ -322,7 +326,8 @@ impl Shared {
     ///
     /// The scanner only simulates a parser's namespaces, and is wrong about `<svg/>` and about an `svg`
     /// that an outer element's end tag closes: it still takes what follows for SVG, and the text of a
-    /// script there for markup. So nothing moves within what would be text in HTML.
+    /// script there for markup. Where HTML stands within SVG or MathML, it does not see CDATA. So nothing
+    /// moves within what would be text in HTML, nor there.
     fn element(&mut self, tag: &str, element: &Element<'_, '_>) -> Result<Closes, Stop> {
         let attributes = Attributes::of(element);
         let mut closes = Closes::default();
@@ -347,7 +352,9 @@ impl Shared {
         if text && !element.can_have_content() {
             return Err(Stop(BailOut::Markup));
         }
-        if self.scopes.off || text || attributes.text("data-overspill").is_some_and(off) {
+        let point = table::is_integration_point(tag);
+        if self.scopes.off || text || point || attributes.text("data-overspill").is_some_and(off) {
+            closes.text = text || point;
             closes.off = !self.scopes.off && element.can_have_content();
             self.scopes.off |= closes.off;
             return Ok(closes);

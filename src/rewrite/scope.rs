@@ -19,6 +19,8 @@ pub(super) struct Scopes {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Closes {
     pub(super) off: bool,
+    /// What would be text in HTML, or HTML within SVG or MathML.
+    pub(super) text: bool,
     pub(super) template: bool,
     pub(super) picture: bool,
     pub(super) media: bool,
@@ -28,7 +30,7 @@ pub(super) struct Closes {
 
 impl Closes {
     pub(super) const fn is_any(self) -> bool {
-        self.off || self.template || self.picture || self.media
+        self.off || self.text || self.template || self.picture || self.media
     }
 }
 

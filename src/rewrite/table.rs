@@ -24,7 +24,16 @@ use super::{
 
 /// The elements that the scanner has to show, besides those of `rewrite.attributes`.
 pub(super) const SELECTOR: &str = "img,source,picture,video,audio,script,link,base,meta,html,\
-     template,style,title,textarea,xmp,iframe,noembed,noframes,noscript,plaintext,[data-overspill]";
+     template,style,title,textarea,xmp,iframe,noembed,noframes,noscript,plaintext,mi,mo,mn,ms,\
+     mtext,annotation-xml,desc,foreignobject,[data-overspill]";
+
+/// Whether such an element, in SVG or MathML, holds HTML (HTML standard, 13.2.6: integration points).
+pub(super) fn is_integration_point(tag: &str) -> bool {
+    matches!(
+        tag,
+        "mi" | "mo" | "mn" | "ms" | "mtext" | "annotation-xml" | "desc" | "foreignobject"
+    )
+}
 
 /// Whether the content of such an element is text in HTML, but markup in SVG and MathML.
 pub(super) fn is_text_in_html(tag: &str) -> bool {
