@@ -21,7 +21,10 @@ fn the_demo_goes_through_its_levels_and_ends_where_it_began() {
     let levels = summary["levels"].as_array().unwrap();
     assert_eq!(levels[0], "normal");
     for level in ["offload", "throttle"] {
-        assert!(levels.iter().any(|seen| seen == level), "{summary}\n{story}");
+        assert!(
+            levels.iter().any(|seen| seen == level),
+            "{summary}\n{story}"
+        );
     }
     for pointer in [
         "/whole",

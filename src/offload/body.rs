@@ -313,6 +313,8 @@ impl Streaming {
         // What stands on a page twice is fetched once.
         paths.sort_unstable();
         paths.dedup();
-        shared.weights.learn_page(self.record.path, paths.into_iter());
+        shared
+            .weights
+            .learn_page(self.record.path, paths.into_iter());
     }
 }
