@@ -111,11 +111,9 @@ impl Found {
         match &*tag.name {
             "base" if self.base.is_none() => self.base = attribute("href"),
             "picture" => (self.in_picture, self.has_source) = (true, false),
-            "source" if self.in_picture => {
-                if !self.has_source {
-                    self.has_source = true;
-                    self.links.extend(candidate());
-                }
+            "source" if self.in_picture && !self.has_source => {
+                self.has_source = true;
+                self.links.extend(candidate());
             }
             "img" if self.in_picture && self.has_source => {}
             "img" => self.links.extend(candidate().or_else(|| attribute("src"))),
