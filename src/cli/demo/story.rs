@@ -42,9 +42,9 @@ impl Story {
     pub(super) const FULL: Self = Self::new(
         [
             (6.0, 0.0, 4.0),
-            (15.0, 5.0, 20.0),
-            (15.0, 4.0, 60.0),
-            (6.0, 0.5, 400.0),
+            (15.0, 5.0, 24.0),
+            (15.0, 4.0, 80.0),
+            (6.0, 0.5, 250.0),
             (40.0, 0.5, 2.0),
         ],
         1.0,
@@ -58,7 +58,7 @@ impl Story {
             (1.5, 0.0, 4.0),
             (3.0, 0.5, 24.0),
             (3.5, 0.5, 90.0),
-            (2.0, 0.2, 400.0),
+            (2.0, 0.2, 200.0),
             (60.0, 0.2, 2.0),
         ],
         0.5,
@@ -140,8 +140,8 @@ mod tests {
         let at = |seconds| story.visitors(Duration::from_secs_f64(seconds));
         assert_eq!(at(0.0), 4.0, "it begins with someone there");
         assert_eq!(at(6.0), 4.0);
-        assert_eq!(at(8.5), 12.0, "half way to the second act's crowd");
-        assert_eq!(at(11.0), 20.0);
+        assert_eq!(at(8.5), 14.0, "half way to the second act's crowd");
+        assert_eq!(at(11.0), 24.0);
         assert_eq!(at(45.0), 2.0);
         assert_eq!(at(999.0), 0.0);
     }
