@@ -215,9 +215,7 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        // `curl -N` closes its sending half early.
-        .half_close(true);
+        .header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())

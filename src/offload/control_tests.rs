@@ -277,10 +277,14 @@ fn an_override_holds_for_its_time_whatever_the_load() {
         1000,
         "every request"
     );
-    world.control.hold(Some(Override {
-        level: Level::Offload,
-        until,
-    }));
+    let now = world.now;
+    world.control.hold(
+        Some(Override {
+            level: Level::Offload,
+            until,
+        }),
+        now,
+    );
     let snapshot = world.after(0.25, 0.1);
     assert_eq!(
         count(&decisions(&snapshot, PAGE, true), offloaded),
@@ -294,10 +298,14 @@ fn an_override_holds_for_its_time_whatever_the_load() {
 fn who_was_let_in_stays_in() {
     let mut world = World::new(Mode::Enforce, Share::Auto, 0);
     let until = world.now + Duration::from_secs(10);
-    world.control.hold(Some(Override {
-        level: Level::Throttle,
-        until,
-    }));
+    let now = world.now;
+    world.control.hold(
+        Some(Override {
+            level: Level::Throttle,
+            until,
+        }),
+        now,
+    );
     let snapshot = world.after(0.25, 0.1);
     let client = Client {
         hash: 7,
