@@ -19,6 +19,7 @@ mode = "strict"
 colour = "red"
 [primary]
 listen = "localhost"
+site = "no/such/folder"
 trusted_proxies = ["10.0.0.0/33"]
 hosts = ["http://a/"]
 [load]
@@ -64,6 +65,10 @@ const SAID: &[(&str, &[&str])] = &[
     ("mode", &["enforce", "strict"]),
     ("colour", &["is no key", "`mode`"]),
     ("primary.listen", &["localhost"]),
+    (
+        "primary.site",
+        &["a folder that can be read", "no/such/folder"],
+    ),
     (
         "primary.trusted_proxies[0]",
         &["203.0.113.0/24", "10.0.0.0/33"],

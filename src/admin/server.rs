@@ -145,7 +145,7 @@ fn router(shown: Shown, token: String) -> Router {
         .route("/api/status", get(api::status))
         .route("/api/override", post(api::override_level))
         .route("/api/drain", post(api::drain))
-        .layer(middleware::from_fn_with_state(Token(token), access::check));
+        .route_layer(middleware::from_fn_with_state(Token(token), access::check));
     Router::new()
         .route("/livez", get(api::livez))
         .route("/readyz", get(api::readyz))

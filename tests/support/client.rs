@@ -15,6 +15,9 @@ use super::{
     wait::soon,
 };
 
+/// What the admin listener answers.
+const IS_ADMIN: [&str; 2] = ["/api/", "/metrics"];
+
 /// A request over a connection of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -43,7 +46,12 @@ pub(crate) fn post(target: &str, json: &str) -> Request {
 pub(crate) fn request(method: &str, target: &str) -> Request {
     Request {
         line: format!("{method} {target} HTTP/1.1"),
-        host: "Host: site.example\r\n".to_owned(),
+        // A name for sites; the admin listener is asked under its address, as an operator would.
+        host: if IS_ADMIN.iter().any(|path| target.starts_with(path)) {
+            "Host: 127.0.0.1\r\n".to_owned()
+        } else {
+            "Host: site.example\r\n".to_owned()
+        },
         lines: String::new(),
         body: String::new(),
         from: Ipv4Addr::LOCALHOST,
