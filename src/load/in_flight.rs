@@ -28,6 +28,16 @@ impl InFlight {
         InFlightGuard(self.0.clone())
     }
 
+    /// Counts one more until [`end`](Self::end), for a guard that holds the gauge by other means.
+    pub(crate) fn begin(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends what [`begin`](Self::begin) began.
+    pub(crate) fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// How many are under way.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -15,7 +15,6 @@ use pin_project_lite::pin_project;
 
 use super::{counters::Outcome, shared::Shared};
 use crate::{
-    load::InFlightGuard,
     rewrite::Rewriter,
     servers::{Server, hash},
 };
@@ -34,7 +33,6 @@ pub(super) struct Account {
     outcome: Outcome,
     /// Nothing is counted for a request that was given up before its answer began.
     answered: bool,
-    _in_flight: InFlightGuard,
 }
 
 impl fmt::Debug for Account {
@@ -49,8 +47,8 @@ impl fmt::Debug for Account {
 
 impl Account {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.in_flight.begin();
         Self {
-            _in_flight: shared.in_flight.enter(),
             shared: shared.clone(),
             outcome: Outcome::Served,
             answered: false,
@@ -74,6 +72,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        self.shared.in_flight.end();
         if self.answered {
             self.shared.counters.count(self.outcome);
         }

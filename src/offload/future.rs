@@ -48,7 +48,7 @@ pin_project! {
         /// A page may be rewritten.
         Rewriting { #[pin] inner: F, account: Option<Account>, rewriting: Option<Box<Rewriting>> },
         /// The layer answers itself.
-        Ready { response: Option<Response<OffloadBody<B>>> },
+        Ready { response: Option<Box<Response<OffloadBody<B>>>> },
     }
 }
 
@@ -63,7 +63,8 @@ pub(super) enum Passing {
     Whole {
         path: u64,
         get: bool,
-        stay: Option<HeaderValue>,
+        /// Rare, and large: the future is moved often.
+        stay: Option<Box<HeaderValue>>,
     },
 }
 
@@ -95,7 +96,7 @@ impl Passing {
 
     pub(super) fn staying(mut self, cookie: Option<HeaderValue>) -> Self {
         if let Self::Whole { stay, .. } = &mut self {
-            *stay = cookie;
+            *stay = cookie.map(Box::new);
         }
         self
     }
@@ -118,14 +119,17 @@ fn content_length<B>(response: &Response<B>) -> Option<u64> {
 }
 
 fn is_html<B>(response: &Response<B>) -> bool {
+    const HTML: &[u8] = b"text/html";
     response
         .headers()
         .get(header::CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
         .is_some_and(|value| {
-            value
-                .as_bytes()
-                .get(..9)
-                .is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"))
+            // Nearly everybody writes it so.
+            value.starts_with(HTML)
+                || value
+                    .get(..HTML.len())
+                    .is_some_and(|kind| kind.eq_ignore_ascii_case(HTML))
         })
 }
 
@@ -218,7 +222,7 @@ impl Rewriting {
         };
         if self.method == Method::GET {
             let (now, weights) = (Instant::now(), &account.shared().weights);
-            account.shared().assigned.add(length, now);
+            account.shared().promise(length);
             self.server.assign(weights.page(self.path), now);
         }
         rewritten(&mut parts.headers, &self.target.tag, self.hold_left);
@@ -259,15 +263,14 @@ impl Passing {
             let shared = account.shared();
             let length = length(&response);
             if is_html(&response) {
-                let bytes = length.unwrap_or(0) + shared.weights.known_page(path);
-                shared.assigned.add(bytes, Instant::now());
-                shared.weights.page_served(path);
+                let objects = shared.weights.page_served(path);
+                shared.promise(length.unwrap_or(0) + objects);
             } else if let Some(length) = length {
                 shared.weights.learn_object(path, length);
                 shared.weights.object_served(length);
             }
         }
-        let_stay(response.headers_mut(), stay);
+        let_stay(response.headers_mut(), stay.map(|cookie| *cookie));
         response.map(|body| OffloadBody::passing(body, account))
     }
 }
@@ -301,10 +304,10 @@ impl<F, B> ResponseFuture<F, B> {
         }
     }
 
-    pub(super) const fn ready(response: Response<OffloadBody<B>>) -> Self {
+    pub(super) fn ready(response: Response<OffloadBody<B>>) -> Self {
         Self {
             state: State::Ready {
-                response: Some(response),
+                response: Some(Box::new(response)),
             },
         }
     }
@@ -341,7 +344,7 @@ where
                 let rewriting = rewriting.take().expect(POLLED_ON);
                 rewriting.finish(response, account.take().expect(POLLED_ON))
             }
-            StateProjection::Ready { response } => response.take().expect(POLLED_ON),
+            StateProjection::Ready { response } => *response.take().expect(POLLED_ON),
         }))
     }
 }

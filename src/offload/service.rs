@@ -68,8 +68,12 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let snapshot = self.shared.snapshot();
+        let seen = Seen::of(request.headers());
         // Off in every mode, whether it is right or wrong: the application has no use for it.
-        let token = request.headers_mut().remove(&TOKEN);
+        let token = seen
+            .token
+            .then(|| request.headers_mut().remove(&TOKEN))
+            .flatten();
         if snapshot.compiled.mode == Mode::Off {
             return ResponseFuture::untouched(self.inner.call(request));
         }
@@ -91,7 +95,9 @@ where
         }
 
         if snapshot.level == Level::Normal {
-            prepare_request(request.headers_mut(), None, false);
+            if seen.if_none_match {
+                prepare_request(request.headers_mut(), None, false);
+            }
             let passing = Passing::whole(path, request.method());
             return ResponseFuture::passing(self.inner.call(request), account, passing);
         }
@@ -275,6 +281,24 @@ where
     let jitter = account.shared().counters.stranger();
     let response = overloaded.response(request.method(), request.headers(), jitter);
     ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)))
+}
+
+/// The headers that matter even at `normal`, found in one pass: cheaper than looking each up by its hash.
+#[derive(Default)]
+struct Seen {
+    token: bool,
+    if_none_match: bool,
+}
+
+impl Seen {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for name in headers.keys() {
+            seen.if_none_match |= name == header::IF_NONE_MATCH;
+            seen.token |= name == TOKEN;
+        }
+        seen
+    }
 }
 
 /// Whether an offload server asks, by the token that it shows.

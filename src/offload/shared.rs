@@ -3,7 +3,10 @@
 use std::{
     any::Any,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -34,8 +37,11 @@ pub struct Shared {
     pub in_flight: InFlight,
     /// Bytes of our responses. Written by the request path.
     pub bytes_sent: BytesSent,
-    /// What the primary is promised to send. Written by the request path.
-    pub assigned: AssignedRate,
+    /// What the primary was promised to send since the last step, in bytes. Written by the request path. Only
+    /// the control loop asks for the rate, so only there a clock is read.
+    promised: AtomicU64,
+    /// The rate of those promises. Written by the control loop.
+    assigned: AssignedRate,
     /// What happened. Written by the request path.
     pub counters: Counters,
     /// Sizes of pages and objects. Written by the request path.
@@ -70,6 +76,7 @@ impl Shared {
         admit: Arc<dyn Admit>,
     ) -> Self {
         Self {
+            promised: AtomicU64::new(0),
             assigned: AssignedRate::new(snapshot.at),
             snapshot: ArcSwap::from_pointee(snapshot),
             server_addresses: ArcSwap::default(),
@@ -87,6 +94,11 @@ impl Shared {
     /// Keeps `tasks` until this state is dropped.
     pub fn own(&self, tasks: impl Any + Send + Sync) {
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tasks));
+    }
+
+    /// Promises that the primary sends `bytes`.
+    pub(super) fn promise(&self, bytes: u64) {
+        self.promised.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The snapshot as of now.
@@ -110,6 +122,8 @@ impl Shared {
     }
 
     fn publish(&self, (control, readings): &mut (Control, Vec<Reading>), now: Instant) {
+        self.assigned
+            .add(self.promised.swap(0, Ordering::Relaxed), now);
         let snapshot = control.step(Input {
             readings,
             primary_assigned: self.assigned.rate(now),

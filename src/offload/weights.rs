@@ -110,15 +110,16 @@ impl Weights {
         }
     }
 
-    /// The primary served `page`, whose objects it serves itself.
-    pub fn page_served(&self, page: u64) {
+    /// The primary served `page`, whose objects it serves itself; gives what it promises to send for them, as
+    /// [`known_page`](Self::known_page) does.
+    pub fn page_served(&self, page: u64) -> u64 {
+        let scanned = self.pages.get(page);
+        let promised = self.promised(scanned);
         // One that was never scanned says nothing about the part: it counts as what is fetched anyway.
-        let weight = self.pages.get(page).unwrap_or_else(|| {
-            let bytes = self.object_bytes_served.load(Ordering::Relaxed);
-            bytes / self.pages_served.load(Ordering::Relaxed).max(1)
-        });
-        self.page_bytes_served.fetch_add(weight, Ordering::Relaxed);
+        self.page_bytes_served
+            .fetch_add(scanned.unwrap_or(promised), Ordering::Relaxed);
         self.pages_served.fetch_add(1, Ordering::Relaxed);
+        promised
     }
 
     /// The primary served an object.
@@ -158,7 +159,11 @@ impl Weights {
     /// The same as far as anything is known: a guess must not begin an episode.
     #[must_use]
     pub fn known_page(&self, page: u64) -> u64 {
-        match self.pages.get(page) {
+        self.promised(self.pages.get(page))
+    }
+
+    fn promised(&self, scanned: Option<u64>) -> u64 {
+        match scanned {
             Some(weight) => (weight as f64 * self.fetched()) as u64,
             None => self.mean().unwrap_or(0),
         }
