@@ -75,6 +75,7 @@ fn tagged() -> Router {
         let tag = [
             (header::ETAG, "\"abc\""),
             (header::CACHE_CONTROL, "max-age=60"),
+            (header::CONTENT_SECURITY_POLICY, "img-src 'self'"),
         ];
         let shown = headers.get(header::IF_NONE_MATCH);
         let shown = shown
@@ -390,6 +391,11 @@ async fn validators_hold_for_the_page_that_they_were_given_with() {
             caching.contains("private") && caching.contains("max-age=60"),
             "{caching}"
         );
+        // A browser takes the policy of a 304 for the page that it has.
+        assert_eq!(
+            answer.header("content-security-policy"),
+            Some("img-src 'self' http://eu.example")
+        );
     }
 
     hold(&overspill, Level::Normal);
@@ -401,6 +407,85 @@ async fn validators_hold_for_the_page_that_they_were_given_with() {
     );
     assert_eq!(back.header("etag"), Some("\"abc\""));
     assert_eq!(with("\"abc\"").ask(site).await.status, 304);
+}
+
+#[tokio::test]
+async fn nobody_is_led_from_https_to_http() {
+    let lines = "primary.trusted_proxies = [\"127.0.0.1\"]\noffload.redirect = [\"/a.png\"]";
+    let overspill = overspill(lines).await;
+    let site = serve(&overspill, tagged()).await;
+    hold(&overspill, Level::Offload);
+    let plain = get("/a.png").ask(site).await;
+    assert_eq!(
+        (plain.status, plain.header("location")),
+        (307, Some("http://eu.example/a.png"))
+    );
+    let https = |path| get(path).header("X-Forwarded-Proto", "https");
+    assert_eq!(https("/a.png").ask(site).await.text(), "png");
+    assert_eq!(https("/").ask(site).await.text(), PAGE);
+}
+
+#[tokio::test]
+async fn off_means_off_but_the_token_is_nobodys_business() {
+    let overspill = overspill("mode = \"off\"\noffload.token = \"secret\"").await;
+    let shown = async |headers: HeaderMap| headers.contains_key("x-overspill-token").to_string();
+    let site = serve(&overspill, Router::new().route("/", route(shown))).await;
+    hold(&overspill, Level::Drop);
+    let asked = get("/").header("X-Overspill-Token", "secret");
+    assert_eq!(asked.ask(site).await.text(), "false");
+}
+
+#[tokio::test]
+async fn a_chooser_that_names_no_server_costs_nobody_a_page() {
+    use overspill::servers::{Candidate, Choose, Client, Select};
+    #[derive(Debug)]
+    struct Wrong;
+    impl Select for Wrong {
+        fn prepare(&self, _: &[Candidate]) -> Box<dyn Choose> {
+            Box::new(Wrong)
+        }
+    }
+    impl Choose for Wrong {
+        fn choose(&self, _: &Client<'_>, _: &dyn Fn(usize) -> bool) -> Option<usize> {
+            Some(99)
+        }
+    }
+    let settings = Settings::from_toml(&Config::new(SERVER).to_string()).unwrap();
+    let overspill = Overspill::builder(settings).select(Wrong).start().unwrap();
+    let site = serve(&overspill, tagged()).await;
+    hold(&overspill, Level::Offload);
+    assert_eq!(get("/").ask(site).await.text(), PAGE);
+}
+
+#[tokio::test]
+async fn a_page_that_comes_as_one_piece_goes_out_in_many() {
+    let overspill = overspill("").await;
+    hold(&overspill, Level::Offload);
+    let mut page = PAGE.repeat(100);
+    page.push_str(&"x".repeat(1 << 20));
+    let service = overspill
+        .layer()
+        .layer(service_fn(async |_: http::Request<()>| {
+            let mut response = Response::new(Full::new(Bytes::from(page.clone())));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, "text/html".parse().unwrap());
+            Ok::<_, Infallible>(response)
+        }));
+    let request = http::Request::get("/")
+        .header("host", "site.example")
+        .body(())
+        .unwrap();
+    let mut body = service.oneshot(request).await.unwrap().into_body();
+    let mut largest = 0;
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let data = frame.unwrap().into_data().unwrap();
+        largest = largest.max(data.len());
+        all.extend_from_slice(&data);
+    }
+    assert_eq!(all.len(), page.len() + 100 * "http://eu.example".len());
+    assert!(largest < 200 * 1024, "{largest}");
 }
 
 /// A page without an end.

@@ -571,3 +571,35 @@ async fn a_server_that_does_not_answer_gets_no_work_until_it_does() {
             .contains(&server.url())
     );
 }
+
+#[tokio::test]
+async fn who_says_nothing_is_shown_out_and_who_asked_may_stay() {
+    let site = support::folder([("index.html", b"home".as_slice())]);
+    let mut settings = overspill::Settings::from_toml("load.cpu.enabled = false").unwrap();
+    settings.primary.listen = "127.0.0.1:0".parse().unwrap();
+    settings.primary.site = Some(site.path().to_owned());
+    let overspill = overspill::Overspill::start(settings.clone()).unwrap();
+    let inner = overspill::app::inner(&settings.primary).unwrap();
+    let mut serving = overspill::app::Serving::new(&settings, inner, overspill)
+        .await
+        .unwrap();
+    serving.patience = std::time::Duration::from_millis(300);
+    let address = axum::serve::Listener::local_addr(&serving.listener).unwrap();
+    tokio::spawn(overspill::app::serve(serving, std::future::pending()));
+
+    let local = std::net::Ipv4Addr::LOCALHOST;
+    let mut asked = support::client::connect(local, address).await.unwrap();
+    let line = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut asked, line)
+        .await
+        .unwrap();
+    let mut silent = support::client::connect(local, address).await.unwrap();
+    let (read, _) = support::client::drain(&mut silent).await;
+    assert_eq!(read, b"", "ended without a word");
+    // The other one is still served: its own patience began anew with its answer.
+    let mut answer = [0; 15];
+    tokio::io::AsyncReadExt::read_exact(&mut asked, &mut answer)
+        .await
+        .unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}

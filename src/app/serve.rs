@@ -39,9 +39,6 @@ use crate::{
 
 /// The folder that is served when nothing else is named.
 pub const DEFAULT_SITE: &str = "static/site";
-/// How long the head of a request may take, and the first request of a connection; after as long without a
-/// frame an HTTP/2 client is asked whether it is still there.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is served: a folder, or another server.
 #[derive(Debug, Clone)]
@@ -173,8 +170,11 @@ pub struct Serving {
     pub overspill: super::Overspill,
     /// Networks that are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long requests under way may take to finish after the stop.
+    /// How long requests under way may take to finish after the stop. Default: 30 s.
     pub drain: Duration,
+    /// How long the head of a request may take, and the first request of a connection; after as long without
+    /// a frame an HTTP/2 client is asked whether it is still there. Default: 30 s.
+    pub patience: Duration,
 }
 
 impl Serving {
@@ -202,24 +202,25 @@ impl Serving {
             trusted_proxies: networks(&settings.primary.trusted_proxies, "", &mut Vec::new()),
             overspill,
             drain: Duration::from_secs(30),
+            patience: Duration::from_secs(30),
         })
     }
 }
 
 /// Serves until `stop` is ready, and then what is under way for the drain time at most.
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
-    let rules = serving.inner.rules();
+    let (rules, patience) = (serving.inner.rules(), serving.patience);
     // What is malformed is refused before anything is decided about it.
     let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(serving.inner));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(patience);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(HEADER_TIMEOUT);
+        .keep_alive_interval(patience);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -245,7 +246,7 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = &mut connection => ended,
-                () = tokio::time::sleep(HEADER_TIMEOUT) => {
+                () = tokio::time::sleep(patience) => {
                     if !begun.load(Ordering::Relaxed) {
                         // hyper's own limit begins with the first byte: who says nothing is shown out here.
                         return;
