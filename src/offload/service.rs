@@ -119,19 +119,7 @@ where
 
         match answer.decision {
             Decision::Drop => self.drop_request(&request, peer, account, &snapshot),
-            Decision::Throttle if snapshot.compiled.throttle_drops => {
-                self.drop_request(&request, peer, account, &snapshot)
-            }
             Decision::Throttle => throttled(&request, account, &snapshot),
-            // Nobody is led from https to http.
-            Decision::Redirect(server)
-                if is_https(&request, peer, &snapshot)
-                    && !snapshot.compiled.targets[server].target.https() =>
-            {
-                prepare_request(request.headers_mut(), None, kind.wants_page);
-                let passing = Passing::whole(path, request.method()).staying(answer.stay);
-                ResponseFuture::passing(self.inner.call(request), account, passing)
-            }
             Decision::Redirect(server) => self.redirect(&request, server, path, account, &snapshot),
             Decision::Serve => {
                 prepare_request(request.headers_mut(), None, kind.wants_page);
@@ -184,6 +172,17 @@ impl<S> Offload<S> {
             stays,
             &has_room,
         );
+        let decision = match decision {
+            Decision::Throttle if compiled.throttle_drops => Decision::Drop,
+            // Nobody is led from https to http.
+            Decision::Redirect(server)
+                if is_https(request, peer, snapshot)
+                    && !compiled.targets[server].target.https() =>
+            {
+                Decision::Serve
+            }
+            decision => decision,
+        };
         let let_in = snapshot.level >= Level::Throttle
             && kind.begins
             && matches!(decision, Decision::Serve | Decision::Offload(_));
