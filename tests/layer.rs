@@ -458,11 +458,11 @@ async fn a_chooser_that_names_no_server_costs_nobody_a_page() {
 }
 
 #[tokio::test]
-async fn a_page_that_comes_as_one_piece_goes_out_in_many() {
+async fn a_large_page_that_comes_as_one_piece_goes_out_in_many() {
     let overspill = overspill("").await;
     hold(&overspill, Level::Offload);
     let mut page = PAGE.repeat(100);
-    page.push_str(&"x".repeat(1 << 20));
+    page.push_str(&"x".repeat(3 << 20));
     let service = overspill
         .layer()
         .layer(service_fn(async |_: http::Request<()>| {

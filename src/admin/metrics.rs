@@ -98,8 +98,13 @@ fn servers(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result 
         "Pages with links pointed to the server",
     )?;
     for server in &status.servers {
-        let labels = [("server", server.name.as_str()), ("how", "scanned")];
-        total(&mut pages, &labels, server.pages)?;
+        for (how, count) in [
+            ("scanned", server.pages_scanned),
+            ("spliced", server.pages_spliced),
+        ] {
+            let labels = [("server", server.name.as_str()), ("how", how)];
+            total(&mut pages, &labels, count)?;
+        }
     }
     let mut links = counter(
         encoder,

@@ -97,6 +97,10 @@ pub struct ServerStatus {
     pub cost: f64,
     /// Pages whose links were pointed to it.
     pub pages: u64,
+    /// Those of them that were scanned.
+    pub pages_scanned: u64,
+    /// Those of them that were made by a plan, without a scan.
+    pub pages_spliced: u64,
     /// Those links.
     pub links: u64,
 }
@@ -145,7 +149,7 @@ impl Status {
             servers: servers
                 .map(|(server, state)| {
                     let settings = server.settings();
-                    let (pages, links) = server.pages_and_links();
+                    let [scanned, spliced] = server.pages();
                     ServerStatus {
                         name: settings.name.clone(),
                         url: settings.url.clone(),
@@ -159,8 +163,10 @@ impl Status {
                         assigned: state.assigned_bytes_per_second,
                         assigned_bytes: server.assigned_bytes(),
                         cost: settings.price.of(server.assigned_bytes()),
-                        pages,
-                        links,
+                        pages: scanned + spliced,
+                        pages_scanned: scanned,
+                        pages_spliced: spliced,
+                        links: server.links(),
                     }
                 })
                 .collect(),

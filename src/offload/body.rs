@@ -8,16 +8,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
+use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{counters::Outcome, shared::Shared};
-use crate::{
-    rewrite::Rewriter,
-    servers::{Server, hash},
-};
+use super::{counters::Outcome, shared::Shared, streaming::Streaming};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -79,12 +74,6 @@ impl Drop for Account {
     }
 }
 
-/// Whose page it is.
-pub(super) struct PageRecord {
-    pub(super) server: Arc<Server>,
-    pub(super) path: u64,
-}
-
 pin_project! {
     /// The body of a response that went through the layer. Errors are those of the inner body, or
     /// [`Dropped`].
@@ -103,27 +92,12 @@ pin_project! {
         /// For a HEAD: what is left of the inner body is not its length any more.
         Headless { #[pin] inner: B },
         /// Rewritten.
-        Rewriting { #[pin] inner: B, page: Box<Streaming> },
+        Rewriting { inner: Pin<Box<B>>, page: Box<Streaming> },
         /// Our own.
         Full { bytes: Option<Bytes> },
         /// An error instead of the first byte.
         Nothing,
     }
-}
-
-/// So much of a page is rewritten at a time.
-const PIECE: usize = 64 * 1024;
-
-/// A page under way.
-struct Streaming {
-    rewriter: Rewriter,
-    record: PageRecord,
-    out: BytesMut,
-    /// What came and was not looked at yet: a page may come as one piece, and goes out in many.
-    pending: Bytes,
-    /// Trailers wait until what the rewriter held back is out.
-    trailers: Option<HeaderMap>,
-    ended: bool,
 }
 
 // === impl OffloadBody ===
@@ -145,20 +119,8 @@ impl<B> OffloadBody<B> {
         Self::new(Kind::Headless { inner }, Some(account.answered()))
     }
 
-    pub(super) fn rewriting(
-        inner: B,
-        rewriter: Rewriter,
-        record: PageRecord,
-        account: Account,
-    ) -> Self {
-        let page = Box::new(Streaming {
-            rewriter,
-            record,
-            out: BytesMut::new(),
-            pending: Bytes::new(),
-            trailers: None,
-            ended: false,
-        });
+    pub(super) fn rewriting(inner: Pin<Box<B>>, page: Streaming, account: Account) -> Self {
+        let page = Box::new(page);
         Self::new(Kind::Rewriting { inner, page }, Some(account.answered()))
     }
 
@@ -215,7 +177,7 @@ where
             }
             KindProjection::Rewriting { inner, page } => {
                 let shared = this.account.as_ref().map(|account| &*account.shared);
-                ready!(page.poll_frame(inner, cx, shared))
+                ready!(page.poll_frame(inner.as_mut(), cx, shared))
             }
             KindProjection::Full { bytes } => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             KindProjection::Nothing => Some(Err(Dropped.into())),
@@ -231,9 +193,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Passing { inner } | Kind::Headless { inner } => inner.is_end_stream(),
-            Kind::Rewriting { page, .. } => {
-                page.ended && page.out.is_empty() && page.trailers.is_none()
-            }
+            Kind::Rewriting { page, .. } => page.is_over(),
             Kind::Full { bytes } => bytes.is_none(),
             Kind::Nothing => false,
         }
@@ -249,75 +209,5 @@ where
             // Not a known length: the server must ask for the body, and meet the error.
             Kind::Nothing => SizeHint::default(),
         }
-    }
-}
-
-// === impl Streaming ===
-
-impl Streaming {
-    fn poll_frame<B>(
-        &mut self,
-        mut inner: Pin<&mut B>,
-        cx: &mut Context<'_>,
-        shared: Option<&Shared>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
-    where
-        B: HttpBody,
-        B::Error: Into<BoxError>,
-    {
-        loop {
-            if !self.out.is_empty() {
-                let bytes = self.out.split().freeze();
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
-            }
-            if !self.pending.is_empty() {
-                let piece = self.pending.split_to(self.pending.len().min(PIECE));
-                self.rewriter.push(&piece, &mut self.out);
-                continue;
-            }
-            if self.ended {
-                let trailers = self.trailers.take();
-                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-            }
-            match ready!(inner.as_mut().poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(mut data) => self.pending = data.copy_to_bytes(data.remaining()),
-                    Err(frame) => {
-                        self.trailers = frame.into_trailers().ok();
-                        self.end(shared);
-                    }
-                },
-                Some(Err(error)) => {
-                    self.ended = true;
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-                None => self.end(shared),
-            }
-        }
-    }
-
-    /// The page is complete: what was held back goes out, what was seen is learnt.
-    fn end(&mut self, shared: Option<&Shared>) {
-        self.ended = true;
-        let summary = self.rewriter.finish(&mut self.out);
-        self.record.server.page_done(summary.links);
-        let Some(shared) = shared else { return };
-        if let Some(reason) = summary.bail_out {
-            shared.counters.bail_out(reason);
-        }
-        let mut paths: Vec<u64> = summary
-            .objects
-            .iter()
-            .map(|object| {
-                let path = object.split('?').next().unwrap_or_default();
-                hash::bytes(path.as_bytes())
-            })
-            .collect();
-        // What stands on a page twice is fetched once.
-        paths.sort_unstable();
-        paths.dedup();
-        shared
-            .weights
-            .learn_page(self.record.path, paths.into_iter());
     }
 }

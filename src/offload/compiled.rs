@@ -51,6 +51,8 @@ pub struct Compiled {
     pub(super) token: String,
     pub(super) redirect: GlobSet,
     pub(super) rules: Arc<Rules>,
+    /// The `src` of the fallback script, where pages get one.
+    pub(super) fallback: Option<Arc<str>>,
     pub(super) servers: Servers,
     /// In the order of `servers`.
     pub(super) targets: Vec<ServerTarget>,
@@ -69,6 +71,8 @@ pub struct Compiled {
 pub(super) struct ServerTarget {
     pub(super) target: Arc<Target>,
     pub(super) tag: Tag,
+    /// Names the server and all of it that makes a difference to a page, in this process.
+    pub(super) version: u64,
 }
 
 /// Where the identity is.
@@ -182,6 +186,7 @@ impl Compiled {
             drop_method: parts.drop.method,
             servers: servers.into(),
             targets,
+            fallback: parts.rewrite.fallback.then(super::fallback::src),
             rules: Arc::new(match rules {
                 Some(rules) => rules,
                 None => return Err(problems),
@@ -286,9 +291,13 @@ fn servers(
             continue;
         };
         // Without rules the configuration is refused anyway.
-        targets.extend(rules.map(|rules| ServerTarget {
-            tag: Tag::new(&target, rules),
-            target: Arc::new(target),
+        targets.extend(rules.map(|rules| {
+            let tag = Tag::new(&target, rules);
+            ServerTarget {
+                version: servers::hash::bytes(format!("{tag} {}", target.prefix()).as_bytes()),
+                tag,
+                target: Arc::new(target),
+            }
         }));
         servers.push(Arc::new(Server::new(settings.clone(), url, now)));
     }

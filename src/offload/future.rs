@@ -2,31 +2,20 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
 use super::{
-    body::{Account, OffloadBody, PageRecord},
-    compiled::ServerTarget,
-    counters::Outcome,
-    service::{is_https, let_stay},
-    snapshot::Snapshot,
+    body::{Account, BoxError, OffloadBody},
+    page::{Answer, Gathering, Rewriting},
+    service::let_stay,
 };
-use crate::{
-    rewrite::{
-        Kinds, Page, Rewriter, Rules, csp,
-        headers::{Condition, not_modified, prepare_request, qualifies, rewritten},
-    },
-    servers::Server,
-};
+use crate::rewrite::Private;
 
 pin_project! {
     /// The future of [`Offload`](super::Offload).
@@ -47,6 +36,8 @@ pin_project! {
         Passing { #[pin] inner: F, account: Option<Account>, passing: Passing },
         /// A page may be rewritten.
         Rewriting { #[pin] inner: F, account: Option<Account>, rewriting: Option<Box<Rewriting>> },
+        /// It is one: its bytes are asked for, as far as they are there.
+        Gathering { body: Option<Pin<Box<B>>>, gathering: Box<Gathering> },
         /// The layer answers itself.
         Ready { response: Option<Box<Response<OffloadBody<B>>>> },
     }
@@ -66,21 +57,6 @@ pub(super) enum Passing {
         /// Rare, and large: the future is moved often.
         stay: Option<Box<HeaderValue>>,
     },
-}
-
-/// All that is needed to rewrite the page, should the response be one.
-#[derive(Debug)]
-pub(super) struct Rewriting {
-    method: Method,
-    page: Option<Page>,
-    path: u64,
-    rules: Arc<Rules>,
-    server: Arc<Server>,
-    target: ServerTarget,
-    hold_left: std::time::Duration,
-    /// What a 304 would be about.
-    condition: Condition,
-    stay: Option<HeaderValue>,
 }
 
 // === impl Passing ===
@@ -103,9 +79,18 @@ impl Passing {
 }
 
 /// The bytes of the body, where they are known: by the body itself, which need not be read out of a text.
-fn length<B: HttpBody>(response: &Response<B>) -> Option<u64> {
+pub(super) fn length<B: HttpBody>(response: &Response<B>) -> Option<u64> {
     let exact = response.body().size_hint().exact();
     exact.or_else(|| content_length(response))
+}
+
+/// Remembers an object that is not for everyone. Pages are no objects, whatever they carry.
+fn learn_private<B>(response: &Response<B>, path: u64, account: &Account) {
+    let status = response.status();
+    let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    if (refused || !is_html(response)) && Private::shows(status, response.headers()) {
+        account.shared().private.remember(path);
+    }
 }
 
 fn content_length<B>(response: &Response<B>) -> Option<u64> {
@@ -133,116 +118,12 @@ fn is_html<B>(response: &Response<B>) -> bool {
         })
 }
 
-// === impl Rewriting ===
-
-impl Rewriting {
-    /// `server` is a position that the chooser gave, so it is one of the snapshot's.
-    pub(super) fn new<B>(
-        request: &Request<B>,
-        peer: Option<SocketAddr>,
-        server: usize,
-        snapshot: &Snapshot,
-        path: u64,
-        stay: Option<HeaderValue>,
-    ) -> Self {
-        let compiled = &snapshot.compiled;
-        let host = request
-            .uri()
-            .authority()
-            .map(|authority| authority.as_str())
-            .or_else(|| request.headers().get(header::HOST)?.to_str().ok());
-        let path_and_query = request
-            .uri()
-            .path_and_query()
-            .map_or("/", |path| path.as_str());
-        let https = is_https(request, peer, snapshot);
-        Self {
-            method: request.method().clone(),
-            page: host
-                .and_then(|host| Page::new(https, host, path_and_query, compiled.hosts.clone())),
-            path,
-            rules: compiled.rules.clone(),
-            server: compiled.servers[server].clone(),
-            target: compiled.targets[server].clone(),
-            hold_left: snapshot.hold_left,
-            condition: Condition::AsItIs,
-            stay,
-        }
-    }
-
-    /// Translates the request's conditions: what the client holds may be this page, rewritten before.
-    pub(super) fn prepare(&mut self, headers: &mut HeaderMap, wants_page: bool) {
-        self.condition = prepare_request(headers, Some(&self.target.tag), wants_page);
-    }
-
-    /// Turns the response into what goes out.
-    fn finish<B>(mut self, mut response: Response<B>, account: Account) -> Response<OffloadBody<B>>
-    where
-        B: HttpBody,
-    {
-        let stay = self.stay.take();
-        let rewritten_before =
-            response.status() == StatusCode::NOT_MODIFIED && self.condition == Condition::Rewritten;
-        let mut response = if rewritten_before {
-            let target = &self.target.target;
-            let _ = csp::allow(response.headers_mut(), target.origin(), target.kinds());
-            not_modified(response.headers_mut(), &self.target.tag, self.hold_left);
-            let account = account.with(Outcome::Offloaded);
-            response.map(|body| OffloadBody::passing(body, account))
-        } else {
-            self.rewrite(response, account)
-        };
-        let_stay(response.headers_mut(), stay);
-        response
-    }
-
-    fn rewrite<B>(self, response: Response<B>, account: Account) -> Response<OffloadBody<B>>
-    where
-        B: HttpBody,
-    {
-        let length = length(&response).unwrap_or(0);
-        let (mut parts, body) = response.into_parts();
-        let qualified = qualifies(&parts, &self.method).is_ok();
-        // What the page's policies allow is known before the first byte of it.
-        let page = self.page.filter(|_| qualified).map(|page| {
-            let base_allowed = !csp::restricts_base(&parts.headers);
-            page.with_base_allowed(base_allowed)
-        });
-        let target = &self.target.target;
-        let kinds = match &page {
-            Some(page) if target.https() || !page.https() => {
-                csp::allow(&mut parts.headers, target.origin(), target.kinds())
-            }
-            _ => Kinds::NONE,
-        };
-        let Some(page) = page.filter(|_| !kinds.is_empty()) else {
-            let response = Response::from_parts(parts, body);
-            let passing = Passing::whole(self.path, &self.method);
-            return passing.finish(response, account);
-        };
-        if self.method == Method::GET {
-            let (now, weights) = (Instant::now(), &account.shared().weights);
-            account.shared().promise(length);
-            self.server.assign(weights.page(self.path), now);
-        }
-        rewritten(&mut parts.headers, &self.target.tag, self.hold_left);
-        let account = account.with(Outcome::Offloaded);
-        let body = if self.method == Method::HEAD {
-            OffloadBody::headless(body, account)
-        } else {
-            let rewriter = Rewriter::new(self.rules, page, target.clone(), kinds);
-            let record = PageRecord {
-                server: self.server,
-                path: self.path,
-            };
-            OffloadBody::rewriting(body, rewriter, record, account)
-        };
-        Response::from_parts(parts, body)
-    }
-}
-
 impl Passing {
-    fn finish<B>(self, mut response: Response<B>, account: Account) -> Response<OffloadBody<B>>
+    pub(super) fn finish<B>(
+        self,
+        mut response: Response<B>,
+        account: Account,
+    ) -> Response<OffloadBody<B>>
     where
         B: HttpBody,
     {
@@ -250,6 +131,7 @@ impl Passing {
             Self::Whole { path, get, stay } => (path, get, stay),
             Self::Unseen => return response.map(|body| OffloadBody::passing(body, account)),
             Self::Pull { path } => {
+                learn_private(&response, path, &account);
                 if response.status() == StatusCode::OK
                     && !is_html(&response)
                     && let Some(length) = length(&response)
@@ -259,6 +141,7 @@ impl Passing {
                 return response.map(|body| OffloadBody::passing(body, account));
             }
         };
+        learn_private(&response, path, &account);
         if get && response.status() == StatusCode::OK {
             let shared = account.shared();
             let length = length(&response);
@@ -317,12 +200,14 @@ impl<F, B, E> Future for ResponseFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: HttpBody,
+    B::Error: Into<BoxError>,
 {
     type Output = Result<Response<OffloadBody<B>>, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         const POLLED_ON: &str = "a future is not polled after it is ready";
-        Poll::Ready(Ok(match self.project().state.project() {
+        let mut state = self.as_mut().project().state;
+        Poll::Ready(Ok(match state.as_mut().project() {
             StateProjection::Untouched { inner } => {
                 ready!(inner.poll(cx))?.map(OffloadBody::untouched)
             }
@@ -342,7 +227,19 @@ where
             } => {
                 let response = ready!(inner.poll(cx))?;
                 let rewriting = rewriting.take().expect(POLLED_ON);
-                rewriting.finish(response, account.take().expect(POLLED_ON))
+                match rewriting.answer(response, account.take().expect(POLLED_ON)) {
+                    Answer::Whole(response) => *response,
+                    Answer::Page(body, gathering) => {
+                        state.set(State::Gathering {
+                            body: Some(body),
+                            gathering,
+                        });
+                        return self.poll(cx);
+                    }
+                }
+            }
+            StateProjection::Gathering { body, gathering } => {
+                ready!(gathering.poll(body, cx))
             }
             StateProjection::Ready { response } => *response.take().expect(POLLED_ON),
         }))

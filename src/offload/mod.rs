@@ -6,6 +6,8 @@
 //! | `control`, `snapshot`, `shared` | readings become decisions, published as one immutable value |
 //! | `client`, `request`, `decide`, `stay` | who asks for what, and what happens with it |
 //! | `layer`, `service`, `future`, `body` | tower: doing it |
+//! | `page`, `pages`, `streaming` | the pages that are rewritten: as a whole, seen before, while they stream |
+//! | `fallback` | the script that refetches what an offload server fails to give |
 //! | `overloaded`, `connections` | the 503, and the end of a connection without a byte |
 //! | `weights`, `counters` | what is learnt and counted on the way |
 
@@ -16,15 +18,19 @@ mod connections;
 mod control;
 mod counters;
 mod decide;
+mod fallback;
 mod future;
 mod layer;
 mod overloaded;
+mod page;
+mod pages;
 mod request;
 mod service;
 mod settings;
 mod shared;
 mod snapshot;
 mod stay;
+mod streaming;
 mod weights;
 
 pub(crate) use self::client::key as client_key;

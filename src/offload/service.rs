@@ -19,7 +19,9 @@ use super::{
     client::{client, is_trusted},
     counters::Outcome,
     decide::{Decision, decide},
-    future::{Passing, ResponseFuture, Rewriting},
+    fallback,
+    future::{Passing, ResponseFuture},
+    page::Rewriting,
     request::{Kind, OverTls},
     settings::Mode,
     shared::Shared,
@@ -82,6 +84,11 @@ where
             .get::<ConnectInfo<SocketAddr>>()
             .map(|info| info.0);
         let account = Account::new(&self.shared);
+        if snapshot.compiled.fallback.is_some() && fallback::is_asked_for(&request) {
+            let account = account.with(Outcome::Bypassed);
+            let response = fallback::response(&request);
+            return ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)));
+        }
 
         let path = hash::bytes(request.uri().path().as_bytes());
         if is_pull(token.as_ref(), &snapshot) {

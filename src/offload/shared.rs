@@ -18,11 +18,13 @@ use super::{
     control::{Control, Input, Override},
     counters::Counters,
     decide::Admit,
+    pages::Pages,
     snapshot::Snapshot,
     weights::Weights,
 };
 use crate::{
     load::{BytesSent, InFlight, Reading},
+    rewrite::{Plan, Private},
     servers::AssignedRate,
 };
 
@@ -46,6 +48,10 @@ pub struct Shared {
     pub counters: Counters,
     /// Sizes of pages and objects. Written by the request path.
     pub weights: Weights,
+    /// Pages that were seen before. Written by the request path and the background scan.
+    pub(super) pages: Pages,
+    /// Objects that are not for everyone. Written by the request path.
+    pub(super) private: Arc<Private>,
     /// Open connections. Written by the gate.
     pub connections: Arc<Connections>,
     pub(super) admit: Arc<dyn Admit>,
@@ -84,6 +90,8 @@ impl Shared {
             bytes_sent,
             counters: Counters::default(),
             weights: Weights::default(),
+            pages: Pages::default(),
+            private: Arc::default(),
             connections: Arc::default(),
             admit,
             tasks: Mutex::new(None),
@@ -94,6 +102,15 @@ impl Shared {
     /// Keeps `tasks` until this state is dropped.
     pub fn own(&self, tasks: impl Any + Send + Sync) {
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tasks));
+    }
+
+    /// A page was scanned.
+    pub(super) fn learn(&self, path: u64, plan: &Plan) {
+        self.weights
+            .learn_page(path, plan.objects().iter().copied());
+        if let Some(reason) = plan.bail_out() {
+            self.counters.bail_out(reason);
+        }
     }
 
     /// Promises that the primary sends `bytes`.

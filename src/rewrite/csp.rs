@@ -52,6 +52,57 @@ pub fn restricts_base(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Whether a policy of the response knows CSS of the page by its hash: then the text of `<style>` and of
+/// `style` attributes must not change. True where a policy can't be read.
+#[must_use]
+pub fn hashes_inline_styles(headers: &HeaderMap) -> bool {
+    values(headers, &CONTENT_SECURITY_POLICY)
+        .is_none_or(|values| policies(&values).any(|policy| policy.hashes_inline_styles()))
+}
+
+/// Whether every policy of the response lets in a classic script of the page's own origin.
+#[must_use]
+pub fn allows_own_script(headers: &HeaderMap) -> bool {
+    values(headers, &CONTENT_SECURITY_POLICY)
+        .is_some_and(|values| policies(&values).all(|policy| policy.allows_own_script()))
+}
+
+/// A policy that stands in the page, in a `<meta>`: one, whatever commas it holds.
+pub(super) struct MetaPolicy<'a>(Policy<'a>);
+
+impl<'a> MetaPolicy<'a> {
+    /// The policy whose text is `content`, character references read.
+    pub(super) const fn new(content: &'a str) -> Self {
+        Self(Policy(content))
+    }
+
+    /// The kinds that an origin can be added for.
+    pub(super) fn kinds(&self) -> Kinds {
+        Kind::ALL
+            .into_iter()
+            .filter(|&kind| self.0.leaves_room(kind))
+            .collect()
+    }
+
+    pub(super) fn upgrades(&self) -> bool {
+        self.0.upgrades()
+    }
+
+    pub(super) fn restricts_base(&self) -> bool {
+        self.0.find(&["base-uri"]).is_some()
+    }
+
+    pub(super) fn hashes_inline_styles(&self) -> bool {
+        self.0.hashes_inline_styles()
+    }
+
+    /// The policy with `origin` let in for `kinds`; `None` where nothing changes.
+    pub(super) fn widened(&self, origin: &str, kinds: Kinds) -> Option<String> {
+        let widened = self.0.widened(origin, kinds);
+        (widened != self.0.0).then_some(widened)
+    }
+}
+
 /// The values of a header; `None` where one is not ASCII text.
 fn values(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<String>> {
     let values = headers.get_all(name).iter();
@@ -138,6 +189,22 @@ impl<'a> Policy<'a> {
         })
     }
 
+    fn hashes_inline_styles(&self) -> bool {
+        [
+            ["style-src-elem", "style-src", "default-src"],
+            ["style-src-attr", "style-src", "default-src"],
+        ]
+        .iter()
+        .filter_map(|names| self.find(names))
+        .any(|directive| directive.sources.iter().any(|source| is_hash(source)))
+    }
+
+    fn allows_own_script(&self) -> bool {
+        self.find(governing(Kind::Script)).is_none_or(|directive| {
+            !directive.has("'strict-dynamic'") && (directive.has("'self'") || directive.has("*"))
+        })
+    }
+
     fn widened(&self, origin: &str, kinds: Kinds) -> String {
         let mut directives: Vec<_> = self.0.split(';').map(str::to_owned).collect();
         let mut copies = String::new();
@@ -165,6 +232,15 @@ impl<'a> Policy<'a> {
         }
         policy + &copies
     }
+}
+
+/// A hash source (CSP level 3, 2.3.1).
+fn is_hash(source: &str) -> bool {
+    ["'sha256-", "'sha384-", "'sha512-"].iter().any(|start| {
+        source
+            .get(..start.len())
+            .is_some_and(|text| text.eq_ignore_ascii_case(start))
+    })
 }
 
 impl Directive<'_> {
@@ -351,5 +427,38 @@ mod tests {
         ])));
         assert!(!restricts_base(&headers(&["default-src 'self'"])));
         assert!(!restricts_base(&HeaderMap::new()));
+    }
+    #[test]
+    fn knows_what_hangs_on_hashes_and_on_the_own_origin() {
+        for (policy, hashed, own_script) in [
+            ("style-src 'sha256-x'", true, true),
+            ("style-src-attr 'SHA512-x'; style-src 'self'", true, true),
+            ("default-src 'self' 'sha384-x'", true, true),
+            ("style-src 'nonce-x'; script-src 'sha256-x'", false, false),
+            ("script-src 'self' 'strict-dynamic'", false, false),
+            ("default-src 'none'", false, false),
+            ("script-src *", false, true),
+            ("img-src a", false, true),
+        ] {
+            let headers = headers(&[policy]);
+            assert_eq!(hashes_inline_styles(&headers), hashed, "{policy}");
+            assert_eq!(allows_own_script(&headers), own_script, "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_policy_in_the_page_is_one() {
+        let policy = MetaPolicy::new("img-src 'none'; script-src a, b; upgrade-insecure-requests");
+        assert!(!policy.kinds().contains(Kind::Image) && policy.kinds().contains(Kind::Script));
+        assert!(policy.upgrades() && !policy.restricts_base());
+        let widened = policy.widened(ORIGIN, Kinds::ALL).unwrap();
+        assert_eq!(
+            widened,
+            "img-src 'none'; script-src a, b https://eu.example; upgrade-insecure-requests"
+        );
+        assert_eq!(
+            MetaPolicy::new("img-src *").widened(ORIGIN, only(Kind::Image)),
+            None
+        );
     }
 }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::edit::Place;
+
 /// Writes URL text so that it can stand in any attribute value, quoted or not.
 ///
 /// A serialised URL holds no space, `"`, `<`, `>` or backquote; what is left is `&`, which could begin
@@ -12,6 +14,70 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(text)
     }
+}
+
+/// Writes URL text so that it can stand in `place`.
+///
+/// In CSS, what could end a URL or a string is escaped by a backslash (CSS Syntax 3, 4.3.7), which is right
+/// in both.
+pub(super) fn write(text: &str, place: Place) -> Cow<'_, str> {
+    match place {
+        Place::Attribute => escape(text),
+        Place::Style => css(text),
+        Place::StyleAttribute => match css(text) {
+            Cow::Borrowed(text) => escape(text),
+            Cow::Owned(text) => Cow::Owned(escape(&text).into_owned()),
+        },
+    }
+}
+
+fn css(text: &str) -> Cow<'_, str> {
+    let special = |c: char| matches!(c, '\'' | '"' | '(' | ')' | '\\');
+    if !text.contains(special) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if special(c) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    Cow::Owned(escaped)
+}
+
+/// Writes any text so that it can stand in a quoted attribute value.
+pub(super) fn escape_all(text: &str) -> Cow<'_, str> {
+    if text.contains(['"', '<', '>']) {
+        let text = text.replace('&', "&amp;").replace('\'', "&#39;");
+        let text = text.replace('"', "&quot;");
+        Cow::Owned(text.replace('<', "&lt;").replace('>', "&gt;"))
+    } else {
+        escape(text)
+    }
+}
+
+/// Where the parts of a decoded text stand: its place in the text, then in the raw value, each the beginning
+/// of a stretch that is the same in both.
+pub(super) type Places = Vec<(usize, usize)>;
+
+/// [`decode`], with where in `raw` each part of the text stands.
+pub(super) fn decode_with_places(raw: &str) -> Option<(Cow<'_, str>, Places)> {
+    if !raw.contains('&') {
+        return Some((decode(raw)?, vec![(0, 0)]));
+    }
+    let (mut text, mut places) = (String::with_capacity(raw.len()), vec![(0, 0)]);
+    let mut rest = raw;
+    while let Some(at) = rest.find('&') {
+        text.push_str(&rest[..at]);
+        let (c, used) = reference(&rest[at + 1..])?;
+        places.push((text.len(), raw.len() - rest.len() + at));
+        text.push(c);
+        rest = &rest[at + 1 + used..];
+        places.push((text.len(), raw.len() - rest.len()));
+    }
+    text.push_str(rest);
+    (!text.contains('\0')).then_some((Cow::Owned(text), places))
 }
 
 /// What an attribute value means (HTML standard, 13.2.5.72 to 13.2.5.80: character references).

@@ -71,6 +71,12 @@ impl Kinds {
         self.0 & kind.bit() != 0
     }
 
+    /// Whether all of `kinds` are in the set.
+    #[must_use]
+    pub const fn contains_all(self, kinds: Self) -> bool {
+        self.0 & kinds.0 == kinds.0
+    }
+
     /// The set with `kind`.
     #[must_use]
     pub const fn with(self, kind: Kind) -> Self {
@@ -81,6 +87,10 @@ impl Kinds {
     #[must_use]
     pub const fn without(self, kind: Kind) -> Self {
         Self(self.0 & !kind.bit())
+    }
+
+    pub(super) const fn bits(self) -> u8 {
+        self.0
     }
 
     /// Whether nothing is in it.

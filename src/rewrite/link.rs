@@ -5,9 +5,11 @@ use std::{ops::Range, sync::Arc};
 use url::Url;
 
 use super::{
-    Kind, Kinds, Page, Rules, Target,
-    escape::{decode, escape},
+    Kind, Kinds, Page, Rules, Stay,
+    edit::{Needs, Object, Place},
+    escape::{self, decode},
 };
+use crate::servers::hash;
 
 /// What is put in place of a part of a URL's text: the server's prefix, then `text`.
 ///
@@ -16,10 +18,10 @@ use super::{
 pub(super) struct Moved {
     /// The bytes of the raw value that go.
     pub(super) range: Range<usize>,
-    /// What follows the prefix, escaped for an attribute value.
+    /// What follows the prefix, escaped for its place.
     pub(super) text: Box<str>,
-    /// Path and query of the object.
-    pub(super) object: Box<str>,
+    pub(super) object: Object,
+    pub(super) needs: Needs,
 }
 
 /// What relative links are resolved against.
@@ -37,44 +39,45 @@ enum Base {
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) rules: Arc<Rules>,
-    pub(super) target: Arc<Target>,
     page: Page,
-    kinds: Kinds,
+    /// What policies in the page leave room for.
+    room: Kinds,
+    /// Whether a policy in the page turns http links into https ones.
+    upgrades: bool,
+    /// Whether an import map was met: what modules import hangs on it.
+    pub(super) import_map: bool,
     base: Base,
 }
 
 // === impl Context ===
 
 impl Context {
-    pub(super) fn new(rules: Arc<Rules>, page: Page, target: Arc<Target>, kinds: Kinds) -> Self {
+    pub(super) fn new(rules: Arc<Rules>, page: Page) -> Self {
         Self {
             rules,
-            target,
             page,
-            kinds,
+            room: Kinds::ALL,
+            upgrades: false,
+            import_map: false,
             base: Base::Page,
         }
     }
 
-    /// Whether any link of the page can move.
-    pub(super) fn moves_anything(&self) -> bool {
-        // A page asked for over https gets no http link.
-        !self.kinds.is_empty() && (self.target.https() || !self.page.https())
+    /// Whether CSS in the page may change: not where a policy knows it by its hash.
+    pub(super) const fn styles_may_change(&self) -> bool {
+        !self.page.styles_hashed()
     }
 
-    /// Whether objects of `kind` may move at all.
-    pub(super) fn takes(&self, kind: Kind) -> bool {
-        match kind {
-            // A stylesheet takes its relative fonts and pictures along, and browsers fetch fonts from
-            // elsewhere with CORS alone.
-            Kind::Style => {
-                self.target.cors()
-                    && [Kind::Style, Kind::Font, Kind::Image]
-                        .into_iter()
-                        .all(|kind| self.kinds.contains(kind))
-            }
-            Kind::Font => self.target.cors() && self.kinds.contains(kind),
-            _ => self.kinds.contains(kind),
+    /// A policy of the page's own, which counts for what follows it.
+    pub(super) fn narrow(&mut self, policy: &super::csp::MetaPolicy<'_>) {
+        let room = self.room.iter();
+        self.room = room.filter(|kind| policy.kinds().contains(*kind)).collect();
+        self.upgrades |= policy.upgrades();
+        if policy.restricts_base() {
+            self.page = self.page.clone().with_base_allowed(false);
+        }
+        if policy.hashes_inline_styles() {
+            self.page = self.page.clone().with_styles_hashed(true);
         }
     }
 
@@ -116,42 +119,65 @@ impl Context {
     }
 
     /// Decides about one URL, given as it stands in the page.
-    pub(super) fn link(&self, raw: &str, kind: Kind) -> Option<Moved> {
+    pub(super) fn link(&self, raw: &str, kind: Kind, place: Place) -> Result<Moved, Stay> {
         // Such a value can be as long as a picture: nothing of it need be looked at.
-        if is_data(raw) || !self.takes(kind) {
-            return None;
+        if is_data(raw) {
+            return Err(Stay::Scheme);
         }
-        let decoded = decode(raw)?;
+        let needs = Needs::of(kind);
+        if !self.room.contains_all(needs.kinds) {
+            return Err(Stay::Policy);
+        }
+        let decoded = match place {
+            Place::Style => (!raw.contains('\0')).then_some(raw.into()),
+            _ => decode(raw),
+        };
+        let decoded = decoded.ok_or(Stay::Reference)?;
         let link = decoded.trim_matches(is_trimmed);
         if link.is_empty() || link.starts_with('#') {
-            return None;
+            return Err(Stay::Fragment);
         }
         let url = match self.base() {
-            Some(base) => base.join(link).ok()?,
-            None => independent(link)?,
+            Some(base) => base.join(link).map_err(|_| Stay::NotUrl)?,
+            None => independent(link).ok_or(Stay::Base)?,
         };
-        if !self.may_move(&url) {
-            return None;
-        }
-        let (range, text) = least_change(raw, link, &url, self.base())?;
-        Some(Moved {
+        self.may_move(&url)?;
+        let (range, text) =
+            least_change(raw, link, &url, self.base(), place).ok_or(Stay::Spelling)?;
+        Ok(Moved {
             range,
             text,
             object: object(&url),
+            needs: Needs {
+                https: self.upgrades || url.scheme() == "https",
+                ..needs
+            },
         })
     }
 
-    fn may_move(&self, url: &Url) -> bool {
-        let scheme = match url.scheme() {
-            "https" => self.target.https(),
-            "http" => true,
-            _ => false,
+    /// What a link's text resolves to, for who wants to know.
+    pub(super) fn resolve(&self, raw: &str, place: Place) -> Option<Url> {
+        let decoded = match place {
+            Place::Style => raw.into(),
+            _ => decode(raw)?,
         };
-        scheme
-            && url.username().is_empty()
-            && url.password().is_none()
-            && self.page.owns(url)
-            && self.rules.is_object(url.path())
+        self.base()?.join(decoded.trim_matches(is_trimmed)).ok()
+    }
+
+    fn may_move(&self, url: &Url) -> Result<(), Stay> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Stay::Scheme);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Stay::User);
+        }
+        if !self.page.owns(url) {
+            return Err(Stay::Foreign);
+        }
+        if !self.rules.is_object(url.path()) {
+            return Err(Stay::Rules);
+        }
+        Ok(())
     }
 }
 
@@ -174,8 +200,11 @@ fn independent(link: &str) -> Option<Url> {
     (http && rest.starts_with("//")).then(|| Url::parse(link).ok())?
 }
 
-fn object(url: &Url) -> Box<str> {
-    url[url::Position::BeforePath..url::Position::AfterQuery].into()
+fn object(url: &Url) -> Object {
+    Object {
+        path: url[url::Position::BeforePath..url::Position::AfterQuery].into(),
+        hash: hash::bytes(url.path().as_bytes()),
+    }
 }
 
 /// The range of `raw` to replace, and what follows the prefix there.
@@ -189,23 +218,31 @@ fn least_change(
     link: &str,
     url: &Url,
     base: Option<&Url>,
+    place: Place,
 ) -> Option<(Range<usize>, Box<str>)> {
-    if let Some(change) = leading_part(raw, link, base) {
+    if let Some(change) = leading_part(raw, link, base, place) {
         return Some(change);
     }
     link.is_ascii().then(|| {
         let rest = &url[url::Position::BeforePath..];
-        (0..raw.len(), escape(rest).into())
+        (0..raw.len(), escape::write(rest, place).into())
     })
 }
 
-fn leading_part(raw: &str, link: &str, base: Option<&Url>) -> Option<(Range<usize>, Box<str>)> {
+fn leading_part(
+    raw: &str,
+    link: &str,
+    base: Option<&Url>,
+    place: Place,
+) -> Option<(Range<usize>, Box<str>)> {
     if link.contains(['\t', '\n', '\r']) {
         return None;
     }
     let start = raw.len() - raw.trim_start_matches(is_trimmed).len();
     let plain = &raw[start..];
-    let path_end = plain.find(['?', '#', '&']).unwrap_or(plain.len());
+    // In a `<style>` an `&` is one.
+    let ends = |c: char| matches!(c, '?' | '#') || c == '&' && place != Place::Style;
+    let path_end = plain.find(ends).unwrap_or(plain.len());
     // A reference in the path may stand for a slash or a dot.
     if plain[path_end..].starts_with('&') || plain[..path_end].contains('\\') {
         return None;
@@ -217,7 +254,7 @@ fn leading_part(raw: &str, link: &str, base: Option<&Url>) -> Option<(Range<usiz
     } else if path.starts_with('/') && !path.starts_with("//") {
         (0, Box::default())
     } else {
-        relative(path, base?)?
+        relative(path, base?, place)?
     };
     let rest = path[taken..].trim_end_matches(is_trimmed);
     let dotted = rest.split('/').any(is_dot_segment);
@@ -240,7 +277,7 @@ fn authority(path: &str) -> Option<usize> {
 }
 
 /// How long the leading dot segments are, and the folder that they lead to.
-fn relative(path: &str, base: &Url) -> Option<(usize, Box<str>)> {
+fn relative(path: &str, base: &Url, place: Place) -> Option<(usize, Box<str>)> {
     let first = path.split('/').next().unwrap_or(path);
     // A colon may end a scheme; a link of query alone keeps the base's last segment.
     if path.is_empty() || path.starts_with('/') || first.contains(':') {
@@ -255,7 +292,7 @@ fn relative(path: &str, base: &Url) -> Option<(usize, Box<str>)> {
             folder = parent(folder.strip_suffix('/').unwrap_or(folder));
             rest = above;
         } else {
-            return Some((path.len() - rest.len(), escape(folder).into()));
+            return Some((path.len() - rest.len(), escape::write(folder, place).into()));
         }
     }
 }
@@ -290,24 +327,21 @@ mod tests {
             exclude: vec!["private/**".into()],
             ..Settings::default()
         });
-        let target = Target::new("eu", &Url::parse(PREFIX).unwrap(), true).unwrap();
         Context::new(
             Arc::new(rules.unwrap()),
             Page::new(
                 page.scheme() == "https",
                 &host,
-                &object(&page),
+                &object(&page).path,
                 Arc::default(),
             )
             .unwrap(),
-            Arc::new(target),
-            Kinds::ALL,
         )
     }
 
     /// The value after the move, or `None` where it stays.
     fn moved(context: &Context, raw: &str) -> Option<String> {
-        let moved = context.link(raw, Kind::Image)?;
+        let moved = context.link(raw, Kind::Image, Place::Attribute).ok()?;
         let after = format!(
             "{}{}{}{}",
             &raw[..moved.range.start],
@@ -318,7 +352,11 @@ mod tests {
         // What a browser makes of it is the object on the server.
         let decoded = decode(&after).unwrap();
         let url = Url::parse(&decoded).unwrap();
-        assert_eq!(object(&url), format!("/p{}", moved.object).into(), "{raw}");
+        assert_eq!(
+            *object(&url).path,
+            format!("/p{}", moved.object.path),
+            "{raw}"
+        );
         Some(after)
     }
 
@@ -444,20 +482,29 @@ mod tests {
     }
 
     #[test]
-    fn https_pages_and_links_get_no_http() {
+    fn https_links_take_https() {
         let rules = Arc::new(Rules::new(&Settings::default()).unwrap());
-        let http = Target::new("x", &Url::parse("http://x.example").unwrap(), true).unwrap();
-        let context = |https| {
+        let needs_https = |https, raw| {
             let page = Page::new(https, "a.example", "/", Arc::default()).unwrap();
-            Context::new(rules.clone(), page, Arc::new(http.clone()), Kinds::ALL)
+            let context = Context::new(rules.clone(), page);
+            let moved = context.link(raw, Kind::Image, Place::Attribute).unwrap();
+            moved.needs.https
         };
-        assert!(!context(true).moves_anything());
-        assert!(context(false).moves_anything());
-        assert!(context(false).link("/i.png", Kind::Image).is_some());
-        assert!(
-            context(false)
-                .link("https://a.example/i.png", Kind::Image)
-                .is_none()
-        );
+        assert!(needs_https(true, "/i.png"));
+        assert!(needs_https(false, "https://a.example/i.png"));
+        assert!(!needs_https(false, "/i.png"));
+    }
+
+    #[test]
+    fn what_is_put_in_fits_its_place() {
+        let context = context("http://a.example/d'(&)/page");
+        for (place, expected) in [
+            (Place::Attribute, "/d&#39;(&amp;)/"),
+            (Place::Style, "/d\\'\\(&\\)/"),
+            (Place::StyleAttribute, "/d\\&#39;\\(&amp;\\)/"),
+        ] {
+            let moved = context.link("i.png?a&b=", Kind::Image, place).unwrap();
+            assert_eq!((moved.range, &*moved.text), (0..0, expected));
+        }
     }
 }

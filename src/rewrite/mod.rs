@@ -44,25 +44,39 @@
 //! not looked at again. What a script does to the base can't be known: such pages say
 //! `data-overspill="off"`, or their links are kept out by `rewrite.exclude`.
 
+pub mod coding;
 pub mod csp;
+pub mod css;
+mod edit;
 mod escape;
+mod explain;
 pub mod headers;
 mod kind;
 mod link;
 mod page;
+mod plan;
+mod preload;
+mod private;
 mod rules;
 mod scan;
 mod scope;
 mod settings;
 mod splice;
 pub mod srcset;
+mod stay;
 mod table;
 mod target;
 
+pub use edit::Allowance;
+pub use explain::{Finding, explain};
 pub use kind::{Kind, Kinds};
 pub use page::{OwnHosts, Page};
+pub(crate) use plan::page_hash;
+pub use plan::{Plan, Replay};
+pub use private::Private;
 pub(crate) use rules::compile_globs as globs;
 pub use rules::{RuleError, Rules};
 pub use scan::{BailOut, Rewriter, Summary};
 pub use settings::Settings;
+pub use stay::Stay;
 pub use target::{Target, TargetError};

@@ -22,6 +22,7 @@ pub struct Page {
     own: Authority,
     hosts: Arc<OwnHosts>,
     base_allowed: bool,
+    styles_hashed: bool,
 }
 
 // === impl Authority ===
@@ -92,6 +93,7 @@ impl Page {
             own,
             hosts,
             base_allowed: true,
+            styles_hashed: false,
         })
     }
 
@@ -103,6 +105,20 @@ impl Page {
     pub const fn with_base_allowed(mut self, allowed: bool) -> Self {
         self.base_allowed = allowed;
         self
+    }
+
+    /// Whether a policy of the response knows the page's own CSS by its hash, so that it must not change
+    /// ([`csp::hashes_inline_styles`]).
+    ///
+    /// [`csp::hashes_inline_styles`]: super::csp::hashes_inline_styles
+    #[must_use]
+    pub const fn with_styles_hashed(mut self, hashed: bool) -> Self {
+        self.styles_hashed = hashed;
+        self
+    }
+
+    pub(super) const fn styles_hashed(&self) -> bool {
+        self.styles_hashed
     }
 
     /// The page's own URL.

@@ -23,8 +23,12 @@ pub struct Rules {
     exclude: GlobSet,
     /// Pairs of `rewrite.attributes`, lower-case: element, attribute.
     attributes: Vec<(Box<str>, Box<str>)>,
+    modules: bool,
+    fallback: bool,
     /// The elements to look at: parsed here, since that takes longer than a small page does.
     selector: Selector,
+    /// These, and what the table says no to: for explanations.
+    everything: Selector,
     version: u32,
 }
 
@@ -34,30 +38,24 @@ impl Rules {
     /// Compiles the settings.
     ///
     /// # Errors
-    /// Every problem at once: a pattern that is no glob, a pair that is not `element:attribute`, a
-    /// switch that this version does not support.
+    /// Every problem at once: a pattern that is no glob, a pair that is not `element:attribute`.
     pub fn new(settings: &Settings) -> Result<Self, Vec<RuleError>> {
         let mut errors = Vec::new();
         let include = globs("rewrite.include", &settings.include, &mut errors);
         let exclude = globs("rewrite.exclude", &settings.exclude, &mut errors);
         let attributes = pairs(&settings.attributes, &mut errors);
-        for (key, on) in [
-            ("rewrite.modules", settings.modules),
-            ("rewrite.fallback", settings.fallback),
-        ] {
-            if on {
-                errors.push(RuleError {
-                    key: key.to_owned(),
-                    message: "not supported by this version, expected false, found true".to_owned(),
-                });
-            }
-        }
-        match selector(&attributes, &mut errors) {
-            Some(selector) if errors.is_empty() => Ok(Self {
+        let text = selector_text(&attributes);
+        let everything = format!("{text},{}", table::OTHERS);
+        let selectors = (parse(&text, &mut errors), parse(&everything, &mut errors));
+        match selectors {
+            (Some(selector), Some(everything)) if errors.is_empty() => Ok(Self {
                 include,
                 exclude,
                 attributes,
+                modules: settings.modules,
+                fallback: settings.fallback,
                 selector,
+                everything,
                 version: version(settings),
             }),
             _ => Err(errors),
@@ -79,6 +77,21 @@ impl Rules {
         self.include.is_match(path) && !self.exclude.is_match(path)
     }
 
+    /// Whether modules may move.
+    pub(super) const fn modules(&self) -> bool {
+        self.modules
+    }
+
+    /// Whether pages get the fallback script.
+    #[must_use]
+    pub const fn fallback(&self) -> bool {
+        self.fallback
+    }
+
+    pub(super) const fn everything(&self) -> &Selector {
+        &self.everything
+    }
+
     pub(super) const fn selector(&self) -> &Selector {
         &self.selector
     }
@@ -90,7 +103,7 @@ impl Rules {
 }
 
 /// Raised when the same settings come to move other links, or write them in another way.
-const TABLE: u32 = 1;
+const TABLE: u32 = 2;
 
 fn version(settings: &Settings) -> u32 {
     let mut hash = Sha256::new();
@@ -102,6 +115,7 @@ fn version(settings: &Settings) -> u32 {
             hash.update(text);
         }
     }
+    hash.update([u8::from(settings.modules), u8::from(settings.fallback)]);
     let digest = hash.finalize();
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
@@ -155,13 +169,18 @@ fn globs(key: &str, patterns: &[String], errors: &mut Vec<RuleError>) -> GlobSet
     })
 }
 
-fn selector(pairs: &[(Box<str>, Box<str>)], errors: &mut Vec<RuleError>) -> Option<Selector> {
+fn selector_text(pairs: &[(Box<str>, Box<str>)]) -> String {
     let mut text = table::SELECTOR.to_owned();
     for (element, _) in pairs {
         text.push(',');
         text.push_str(element);
     }
-    text.parse()
+    text
+}
+
+fn parse(selector: &str, errors: &mut Vec<RuleError>) -> Option<Selector> {
+    selector
+        .parse()
         .map_err(|error: SelectorError| {
             errors.push(RuleError {
                 key: "rewrite.attributes".to_owned(),
@@ -267,9 +286,7 @@ mod tests {
                 "rewrite.exclude[0]",
                 "rewrite.exclude[1]",
                 "rewrite.attributes[1]",
-                "rewrite.attributes[2]",
-                "rewrite.modules",
-                "rewrite.fallback"
+                "rewrite.attributes[2]"
             ]
         );
         assert!(errors[0].message.contains("a{b"), "{}", errors[0]);

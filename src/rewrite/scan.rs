@@ -1,4 +1,4 @@
-//! First sight of a page: it is scanned while it streams by, and edited in passing.
+//! First sight of a page: it is scanned, and edited in passing where it streams by.
 //!
 //! lol_html only scans. Its handlers look at elements and queue edits for bytes that its output sink
 //! has not seen yet; the sink gets the page unchanged and in order, and applies them. So whatever
@@ -19,18 +19,22 @@ use std::{
 
 use bytes::BytesMut;
 use lol_html::{
-    AsciiCompatibleEncoding, HandlerResult, HtmlRewriter, MemorySettings, OutputSink,
+    AsciiCompatibleEncoding, HandlerResult, HtmlRewriter, MemorySettings, OutputSink, Selector,
     errors::RewritingError,
     send::{Element, ElementContentHandlers, SendHandlerTypes, Settings},
 };
 
 use super::{
-    Kinds, Page, Rules, Target,
+    Kinds, Page, Rules, Stay, Target,
+    csp::MetaPolicy,
+    edit::{Allowance, Edit, Needs, With},
     escape::decode,
+    explain::Finding,
     link::Context,
+    plan::{Plan, Recorder},
     scope::{Closes, Scopes},
     splice::Splice,
-    table::{self, Attributes, Fetch},
+    table::{self, Attributes, Fetch, Links},
 };
 
 /// What the scanner may keep of a page: an unfinished tag and the names of the open elements.
@@ -39,6 +43,10 @@ const MAX_MEMORY: usize = 1024 * 1024;
 /// No sensible tag is longer. Well below [`MAX_MEMORY`], so that whether a tag is too long does not
 /// hang on how the page is cut into chunks.
 const MAX_TAG: usize = 256 * 1024;
+
+/// The most bytes that wait for what follows them: a `<style>`, which is read as a whole, or the sources of
+/// a picture. Longer ones stay as they are.
+pub(super) const MAX_STYLE: usize = 32 * 1024;
 
 /// Why the rest of a page was passed on as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,7 +73,7 @@ pub struct Summary {
     pub links: u32,
     /// Path and query of what was moved, in order and with repeats; the first
     /// [`Summary::MAX_OBJECTS`].
-    pub objects: Vec<Box<str>>,
+    pub objects: Vec<Arc<str>>,
     /// Why the page's end was passed on as it came, if it was.
     pub bail_out: Option<BailOut>,
 }
@@ -89,8 +97,33 @@ enum Stage {
 /// What the handlers and the sink share.
 struct Shared {
     context: Context,
-    splice: Splice,
     scopes: Scopes,
+    /// The page on its way out; `None` where it is only looked at.
+    splice: Option<Splice>,
+    recorder: Option<Recorder>,
+    findings: Option<Vec<Finding>>,
+    /// Edits that wait for what follows in the page, since those before them do.
+    pending: Vec<Pending>,
+    /// Where the first of the bytes stands that wait.
+    hold: Option<usize>,
+    style: Option<StyleText>,
+    /// How many bytes of the page have passed.
+    at: usize,
+    /// Whether the fallback script has its place, or gets none.
+    fallback_placed: bool,
+    bail_out: Option<BailOut>,
+}
+
+struct Pending {
+    edit: Edit,
+    /// Whether it is made at all hangs on what follows.
+    undecided: bool,
+}
+
+/// The text of a `<style>`, so far.
+struct StyleText {
+    start: usize,
+    bytes: Vec<u8>,
 }
 
 struct Sink(Arc<Mutex<Shared>>);
@@ -152,10 +185,10 @@ impl Summary {
     /// The most objects that are listed.
     pub const MAX_OBJECTS: usize = 512;
 
-    pub(super) fn count(&mut self, object: Box<str>) {
+    pub(super) fn count(&mut self, object: &Arc<str>) {
         self.links = self.links.saturating_add(1);
         if self.objects.len() < Self::MAX_OBJECTS {
-            self.objects.push(object);
+            self.objects.push(object.clone());
         }
     }
 }
@@ -166,19 +199,47 @@ impl Rewriter {
     /// A rewriter that moves the links of `page` that `rules` and `kinds` allow to `target`.
     #[must_use]
     pub fn new(rules: Arc<Rules>, page: Page, target: Arc<Target>, kinds: Kinds) -> Self {
-        let context = Context::new(rules, page, target.clone(), kinds);
-        let stage = if context.moves_anything() {
-            Stage::Start(None)
-        } else {
-            Stage::Pass
-        };
+        Self::allowing(rules, page, Allowance::new(target, kinds))
+    }
+
+    /// A rewriter that moves what `allowance` allows.
+    #[must_use]
+    pub fn allowing(rules: Arc<Rules>, page: Page, allowance: Allowance) -> Self {
+        // A page asked for over https gets no http link.
+        let moves_anything =
+            !allowance.kinds.is_empty() && (allowance.target.https() || !page.https());
+        let mut rewriter = Self::with(rules, page);
+        if !moves_anything {
+            rewriter.stage = Stage::Pass;
+        }
+        lock(&rewriter.shared).splice = Some(Splice::new(allowance));
+        rewriter
+    }
+
+    /// Records a plan as well.
+    #[must_use]
+    pub fn recording(self) -> Self {
+        lock(&self.shared).recorder = Some(Recorder::of_stream());
+        self
+    }
+
+    fn with(rules: Arc<Rules>, page: Page) -> Self {
+        let fallback_placed = !rules.fallback();
         let shared = Shared {
-            context,
-            splice: Splice::new(target),
+            context: Context::new(rules, page),
             scopes: Scopes::default(),
+            splice: None,
+            recorder: None,
+            findings: None,
+            pending: Vec::new(),
+            hold: None,
+            style: None,
+            at: 0,
+            fallback_placed,
+            bail_out: None,
         };
         Self {
-            stage,
+            stage: Stage::Start(None),
             shared: Arc::new(Mutex::new(shared)),
         }
     }
@@ -188,27 +249,33 @@ impl Rewriter {
         if let Stage::Start(first) = self.stage {
             return self.start(first, chunk, out);
         }
-        std::mem::swap(&mut lock(&self.shared).splice.out, out);
+        self.swap(out);
         match &mut self.stage {
             Stage::Scan(scanner) => {
                 if let Err(error) = scanner.write(chunk) {
                     self.bail_out((&error).into());
                 }
             }
-            _ => lock(&self.shared).splice.pass(chunk),
+            _ => lock(&self.shared).pass(chunk),
         }
-        std::mem::swap(&mut lock(&self.shared).splice.out, out);
+        self.swap(out);
+    }
+
+    fn swap(&self, out: &mut BytesMut) {
+        if let Some(splice) = &mut lock(&self.shared).splice {
+            std::mem::swap(&mut splice.out, out);
+        }
     }
 
     /// The page has ended: appends what was held back and tells what was done. What is pushed
     /// afterwards passes unchanged.
     pub fn finish(&mut self, out: &mut BytesMut) -> Summary {
         let stage = std::mem::replace(&mut self.stage, Stage::Pass);
-        std::mem::swap(&mut lock(&self.shared).splice.out, out);
+        self.swap(out);
         match stage {
             Stage::Start(first) => {
                 let first = first.as_slice();
-                lock(&self.shared).splice.pass(first);
+                lock(&self.shared).pass(first);
             }
             Stage::Scan(scanner) => {
                 if let Err(error) = scanner.end() {
@@ -218,9 +285,24 @@ impl Rewriter {
             Stage::Pass => {}
         }
         let mut shared = lock(&self.shared);
-        shared.splice.decide(false);
-        std::mem::swap(&mut shared.splice.out, out);
-        std::mem::take(&mut shared.splice.summary)
+        let at = shared.at;
+        shared.decide(None, at);
+        let bail_out = shared.bail_out;
+        let Some(splice) = &mut shared.splice else {
+            return Summary::default();
+        };
+        std::mem::swap(&mut splice.out, out);
+        Summary {
+            bail_out,
+            ..std::mem::take(&mut splice.summary)
+        }
+    }
+
+    /// The plan that was recorded, once the page has ended; `None` where it would be too large.
+    pub fn take_plan(&mut self) -> Option<Plan> {
+        let mut shared = lock(&self.shared);
+        let bail_out = shared.bail_out;
+        shared.recorder.take()?.finish(bail_out)
     }
 
     /// The first two bytes tell whether the page is in UTF-16.
@@ -249,9 +331,36 @@ impl Rewriter {
     fn bail_out(&mut self, reason: BailOut) {
         self.stage = Stage::Pass;
         let mut shared = lock(&self.shared);
-        shared.splice.decide(false);
-        shared.splice.summary.bail_out = Some(reason);
+        let at = shared.at;
+        shared.decide(None, at);
+        shared.bail_out = Some(reason);
     }
+}
+
+/// Looks at a page that is there as a whole, and makes its plan; `None` where that would be too large.
+pub(super) fn plan(rules: Arc<Rules>, page: Page, body: &[u8]) -> Option<Plan> {
+    let mut rewriter = Rewriter::with(rules, page);
+    lock(&rewriter.shared).recorder = Some(Recorder::of_whole());
+    let mut nothing = BytesMut::new();
+    rewriter.push(body, &mut nothing);
+    rewriter.finish(&mut nothing);
+    rewriter.take_plan()
+}
+
+/// Looks at every link of a page, also those that no rule speaks of.
+pub(super) fn findings(
+    rules: Arc<Rules>,
+    page: Page,
+    body: &[u8],
+) -> (Vec<Finding>, Option<BailOut>) {
+    let mut rewriter = Rewriter::with(rules, page);
+    lock(&rewriter.shared).findings = Some(Vec::new());
+    let mut nothing = BytesMut::new();
+    rewriter.push(body, &mut nothing);
+    rewriter.finish(&mut nothing);
+    let mut shared = lock(&rewriter.shared);
+    let bail_out = shared.bail_out;
+    (shared.findings.take().unwrap_or_default(), bail_out)
 }
 
 impl fmt::Debug for Rewriter {
@@ -269,12 +378,20 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 impl OutputSink for Sink {
     fn handle_chunk(&mut self, chunk: &[u8]) {
-        lock(&self.0).splice.pass(chunk);
+        lock(&self.0).pass(chunk);
     }
 }
 
 fn scanner(shared: &Arc<Mutex<Shared>>) -> HtmlRewriter<'static, Sink, SendHandlerTypes> {
-    let rules = lock(shared).context.rules.clone();
+    let (rules, explains) = {
+        let shared = lock(shared);
+        (shared.context.rules.clone(), shared.findings.is_some())
+    };
+    let selector: &Selector = if explains {
+        rules.everything()
+    } else {
+        rules.selector()
+    };
     let memory = MemorySettings::new()
         .with_max_allowed_memory_usage(MAX_MEMORY)
         .with_graceful_bail_out_on_memory_limit_exceeded(true);
@@ -290,7 +407,7 @@ fn scanner(shared: &Arc<Mutex<Shared>>) -> HtmlRewriter<'static, Sink, SendHandl
         .with_strict(false)
         .with_memory_settings(memory)
         .with_graceful_bail_out_on_content_handler_error(true)
-        .append_element_content_handler((Cow::Borrowed(rules.selector()), handler));
+        .append_element_content_handler((Cow::Borrowed(selector), handler));
     HtmlRewriter::new(settings, Sink(shared.clone()))
 }
 
@@ -330,46 +447,239 @@ impl Shared {
     /// moves within what would be text in HTML, nor there.
     fn element(&mut self, tag: &str, element: &Element<'_, '_>) -> Result<Closes, Stop> {
         let attributes = Attributes::of(element);
+        let tag_range = element.source_location().bytes();
+        let is_html = table::is_html(element);
         let mut closes = Closes::default();
-        if table::is_html(element) {
+        let mut fetch = Fetch::of(&attributes);
+        if is_html {
             match tag {
                 "html" if is_amp(&attributes) => return Err(Stop(BailOut::Amp)),
-                "meta" => meta(&attributes)?,
+                "meta" => self.meta(&attributes, tag_range.end)?,
                 "base" if self.scopes.templates == 0 => self.base(&attributes),
-                "img" if self.scopes.picture => {
-                    let allowed = Fetch::of(&attributes).allowed(&self.context);
-                    self.splice.decide(allowed);
-                }
+                "img" if self.scopes.picture => self.decide(Some(fetch), tag_range.end),
+                "script" if table::is_import_map(&attributes) => self.context.import_map = true,
                 _ => closes = self.scopes.open(tag, &attributes),
             }
         } else if tag == "base" && attributes.has("href") {
-            // The scanner may be wrong about the namespace; see below.
+            // The scanner may be wrong about the namespace; see above.
             self.context.doubt_base();
         }
         let off = |value: String| value.trim().eq_ignore_ascii_case("off");
         // It shows a `title` as HTML in either case.
-        let text = table::is_text_in_html(tag) && (tag == "title" || !table::is_html(element));
+        let text = table::is_text_in_html(tag) && (tag == "title" || !is_html);
         if text && !element.can_have_content() {
             return Err(Stop(BailOut::Markup));
         }
         let point = table::is_integration_point(tag);
-        if self.scopes.off || text || point || attributes.text("data-overspill").is_some_and(off) {
+        let switched_off = attributes.text("data-overspill").is_some_and(off);
+        let stays = self.scopes.off || switched_off || point || text && tag != "script";
+        if stays || text {
             closes.text = text || point;
             closes.off = !self.scopes.off && element.can_have_content();
             self.scopes.off |= closes.off;
-            return Ok(closes);
+            closes.style = false;
         }
-        let source = tag == "source";
-        if source && !self.scopes.media.allowed(&self.context) {
-            return Ok(closes);
+        if tag == "source" {
+            fetch = fetch.max(self.scopes.media);
         }
-        let edits = table::edits(&self.context, tag, element, &attributes);
-        if source && self.scopes.picture {
-            self.splice.queue_undecided(edits);
+        let all_stay = stays.then_some(if switched_off {
+            Stay::Off
         } else {
-            self.splice.queue(edits);
+            self.scopes.why_off(text || point)
+        });
+        if all_stay.is_none() || self.findings.is_some() {
+            let mut links = Links {
+                context: &self.context,
+                tag,
+                fetch,
+                all_stay,
+                edits: Vec::new(),
+                findings: self.findings.as_mut(),
+            };
+            links.find(element, &attributes);
+            let edits = links.edits;
+            if !edits.is_empty() && is_html {
+                self.place_fallback(tag_range.start);
+            }
+            let undecided = tag == "source" && self.scopes.picture;
+            self.queue(edits, undecided, tag_range.end);
+        }
+        if closes.style {
+            self.begin_style(tag_range.end);
         }
         Ok(closes)
+    }
+
+    /// Edits of one element, which is complete at `until`.
+    fn queue(&mut self, edits: Vec<Edit>, undecided: bool, until: usize) {
+        if let (true, Some(first)) = (undecided, edits.first()) {
+            self.hold(first.range.start);
+        }
+        for edit in edits {
+            if self.hold.is_some() {
+                // They can't be written before those that wait.
+                self.pending.push(Pending { edit, undecided });
+            } else {
+                self.emit(edit, until);
+            }
+        }
+    }
+
+    fn emit(&mut self, edit: Edit, until: usize) {
+        match (&mut self.recorder, &mut self.splice) {
+            (Some(recorder), Some(splice)) => {
+                recorder.record(edit.clone(), until);
+                splice.queue(edit);
+            }
+            (Some(recorder), None) => recorder.record(edit, until),
+            (None, Some(splice)) => splice.queue(edit),
+            (None, None) => {}
+        }
+    }
+
+    fn hold(&mut self, place: usize) {
+        let place = *self.hold.get_or_insert(place);
+        if let Some(splice) = &mut self.splice {
+            splice.hold(place);
+        }
+    }
+
+    /// How what is undecided is fetched: at `until` of the page that is known. `None`: it stays.
+    fn decide(&mut self, fetch: Option<Fetch>, until: usize) {
+        for Pending {
+            mut edit,
+            undecided,
+        } in std::mem::take(&mut self.pending)
+        {
+            match fetch {
+                None | Some(Fetch::Credentials) if undecided => continue,
+                Some(Fetch::Cors) if undecided => edit.needs.cors = true,
+                _ => {}
+            }
+            self.emit(edit, until);
+        }
+        self.hold = None;
+        self.style = None;
+        if let Some(splice) = &mut self.splice {
+            splice.release();
+        }
+    }
+
+    fn begin_style(&mut self, start: usize) {
+        self.hold(start);
+        self.style = Some(StyleText {
+            start,
+            bytes: Vec::new(),
+        });
+    }
+
+    /// A `<style>` ends: all of its text has passed.
+    fn end_style(&mut self) {
+        let Some(text) = self.style.take() else {
+            return;
+        };
+        let mut links = Links {
+            context: &self.context,
+            tag: "style",
+            fetch: Fetch::Plain,
+            all_stay: (!self.context.styles_may_change()).then_some(Stay::Hashed),
+            edits: Vec::new(),
+            findings: self.findings.as_mut(),
+        };
+        links.style_text(&text.bytes, text.start);
+        let edits = links.edits;
+        let until = self.at;
+        self.queue(edits, false, until);
+        if !self.pending.iter().any(|pending| pending.undecided) {
+            self.decide(None, until);
+        }
+    }
+
+    /// The fallback script stands in front of the first element whose link moves.
+    fn place_fallback(&mut self, start: usize) {
+        if std::mem::replace(&mut self.fallback_placed, true) {
+            return;
+        }
+        let edit = Edit {
+            range: start..start,
+            needs: Needs::default(),
+            object: None,
+            with: With::Fallback,
+        };
+        self.queue(vec![edit], false, start);
+    }
+
+    /// The next bytes of the page, unchanged and in order.
+    fn pass(&mut self, bytes: &[u8]) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.pass(bytes);
+        }
+        if let Some(style) = &mut self.style {
+            let before = style.start.saturating_sub(self.at).min(bytes.len());
+            style.bytes.extend_from_slice(&bytes[before..]);
+        }
+        if let Some(splice) = &mut self.splice {
+            splice.pass(bytes);
+        }
+        self.at += bytes.len();
+        if self
+            .hold
+            .is_some_and(|hold| self.at.saturating_sub(hold) > MAX_STYLE)
+        {
+            self.decide(None, self.at);
+        }
+    }
+
+    /// A `<meta>` that changes what can be done with what follows.
+    fn meta(&mut self, attributes: &Attributes<'_, '_>, until: usize) -> Result<(), Stop> {
+        if let Some(charset) = attributes.text("charset") {
+            check_charset(&charset)?;
+        }
+        let Some(equiv) = attributes.text("http-equiv") else {
+            return Ok(());
+        };
+        match decode(&equiv) {
+            // What can't be read may be a policy.
+            None => Err(Stop(BailOut::CspMeta)),
+            Some(equiv) if equiv.eq_ignore_ascii_case("content-security-policy") => {
+                self.policy(attributes, until)
+            }
+            Some(equiv) if equiv.eq_ignore_ascii_case("content-type") => {
+                let content = attributes.text("content").unwrap_or_default();
+                let content = content.to_ascii_lowercase();
+                match content.split_once("charset=") {
+                    Some((_, charset)) => check_charset(charset.trim_matches(['"', '\'', ' '])),
+                    None => Ok(()),
+                }
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// A policy in the page counts for what follows it (HTML standard, 4.2.5.3): it is widened where it
+    /// stands, and what it leaves no room for stays from there on. What stands before it was let in
+    /// without it, so nothing is wrong with what has moved.
+    fn policy(&mut self, attributes: &Attributes<'_, '_>, until: usize) -> Result<(), Stop> {
+        let Some(value) = attributes.value("content") else {
+            // None at all, or one that can't be read.
+            return match attributes.has("content") {
+                true => Err(Stop(BailOut::CspMeta)),
+                false => Ok(()),
+            };
+        };
+        let text = decode(&value.raw).ok_or(Stop(BailOut::CspMeta))?;
+        let policy = MetaPolicy::new(&text);
+        self.context.narrow(&policy);
+        // It may not let the script in.
+        self.fallback_placed = true;
+        let edit = Edit {
+            range: value.start..value.start + value.raw.len(),
+            needs: Needs::default(),
+            object: None,
+            with: With::Policy(text.into()),
+        };
+        self.queue(vec![edit], false, until);
+        Ok(())
     }
 
     fn base(&mut self, attributes: &Attributes<'_, '_>) {
@@ -384,8 +694,11 @@ impl Shared {
 
     fn close(&mut self, closes: Closes) {
         self.scopes.close(closes);
+        if closes.style {
+            self.end_style();
+        }
         if closes.picture {
-            self.splice.decide(true);
+            self.decide(Some(Fetch::Plain), self.at);
         }
     }
 }
@@ -397,32 +710,6 @@ fn is_amp(attributes: &Attributes<'_, '_>) -> bool {
     let amp =
         |name: &str| matches!(name, "amp" | "amp4ads" | "amp4email") || name.starts_with(LIGHTNING);
     attributes.names().any(amp)
-}
-
-/// A `<meta>` that changes what can be done with what follows.
-fn meta(attributes: &Attributes<'_, '_>) -> Result<(), Stop> {
-    if let Some(charset) = attributes.text("charset") {
-        check_charset(&charset)?;
-    }
-    let Some(equiv) = attributes.text("http-equiv") else {
-        return Ok(());
-    };
-    match decode(&equiv) {
-        // What can't be read may be a policy.
-        None => Err(Stop(BailOut::CspMeta)),
-        Some(equiv) if equiv.eq_ignore_ascii_case("content-security-policy") => {
-            Err(Stop(BailOut::CspMeta))
-        }
-        Some(equiv) if equiv.eq_ignore_ascii_case("content-type") => {
-            let content = attributes.text("content").unwrap_or_default();
-            let content = content.to_ascii_lowercase();
-            match content.split_once("charset=") {
-                Some((_, charset)) => check_charset(charset.trim_matches(['"', '\'', ' '])),
-                None => Ok(()),
-            }
-        }
-        Some(_) => Ok(()),
-    }
 }
 
 /// Refuses charsets that shift ASCII away. UTF-16 means UTF-8 in a `<meta>`.

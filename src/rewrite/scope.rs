@@ -1,12 +1,17 @@
 //! The open elements that those within them hang on.
 
-use super::table::{Attributes, Fetch};
+use super::{
+    Stay,
+    table::{Attributes, Fetch},
+};
 
 /// What is open at a place of the page.
 #[derive(Debug, Default)]
 pub(super) struct Scopes {
     /// `data-overspill="off"`: nothing within moves.
     pub(super) off: bool,
+    /// Whether it is off since markup is in doubt, not since the page says so.
+    doubt: bool,
     /// How many `template`s: their content is not part of the page, so a `base` in one is none.
     pub(super) templates: u32,
     /// A `picture`: its sources are fetched as the `crossorigin` of its `img` says, which comes last.
@@ -24,13 +29,15 @@ pub(super) struct Closes {
     pub(super) template: bool,
     pub(super) picture: bool,
     pub(super) media: bool,
+    /// A `<style>`.
+    pub(super) style: bool,
 }
 
 // === impl Closes ===
 
 impl Closes {
     pub(super) const fn is_any(self) -> bool {
-        self.off || self.text || self.template || self.picture || self.media
+        self.off || self.text || self.template || self.picture || self.media || self.style
     }
 }
 
@@ -49,6 +56,7 @@ impl Scopes {
                 self.picture = true;
                 closes.picture = true;
             }
+            "style" => closes.style = true,
             "video" | "audio" => {
                 self.media = Fetch::of(attributes);
                 closes.media = self.media != Fetch::Plain;
@@ -58,8 +66,15 @@ impl Scopes {
         closes
     }
 
+    /// Why nothing moves here; `doubt` where markup is, from this element on.
+    pub(super) fn why_off(&mut self, doubt: bool) -> Stay {
+        self.doubt |= doubt;
+        if self.doubt { Stay::Markup } else { Stay::Off }
+    }
+
     pub(super) fn close(&mut self, closes: Closes) {
         self.off &= !closes.off;
+        self.doubt &= self.off;
         self.picture &= !closes.picture;
         self.templates -= u32::from(closes.template);
         if closes.media {

@@ -3,44 +3,22 @@
 //! Edits are queued for bytes that have not passed yet, in the order of their ranges, and dropped as
 //! they are applied: what is kept does not grow with the page.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use super::{Target, scan::Summary};
-
-/// A change of the page. Ranges are of bytes of the whole page.
-#[derive(Debug)]
-pub(super) struct Edit {
-    pub(super) range: Range<usize>,
-    pub(super) with: With,
-}
-
-/// What is put in.
-#[derive(Debug)]
-pub(super) enum With {
-    /// The server's prefix, then `text`.
-    Moved {
-        /// Escaped for an attribute value.
-        text: Box<str>,
-        /// Path and query of the object.
-        object: Box<str>,
-    },
-    /// This text.
-    Text(&'static str),
-}
-
-/// The most bytes that wait for a decision; past it the edits that wait are given up.
-const MAX_HELD: usize = 16 * 1024;
+use super::{
+    edit::{Allowance, Edit, With},
+    scan::Summary,
+};
 
 /// The bytes of a page on their way out.
 #[derive(Debug)]
 pub(super) struct Splice {
-    target: Arc<Target>,
+    allowance: Allowance,
     edits: VecDeque<Edit>,
-    /// Edits whose fate hangs on what follows in the page.
-    undecided: Vec<Edit>,
-    /// The bytes of the page from the first undecided edit on.
+    /// From here on bytes wait, since edits may come for them.
+    hold: Option<usize>,
     held: Vec<u8>,
     /// Where in the page the next byte to be written stands.
     at: usize,
@@ -53,11 +31,11 @@ pub(super) struct Splice {
 // === impl Splice ===
 
 impl Splice {
-    pub(super) fn new(target: Arc<Target>) -> Self {
+    pub(super) fn new(allowance: Allowance) -> Self {
         Self {
-            target,
+            allowance,
             edits: VecDeque::new(),
-            undecided: Vec::new(),
+            hold: None,
             held: Vec::new(),
             at: 0,
             replaced: 0,
@@ -66,30 +44,19 @@ impl Splice {
         }
     }
 
-    /// Queues the edits of one element, in any order. None of their bytes may have passed.
-    pub(super) fn queue(&mut self, mut edits: Vec<Edit>) {
-        edits.sort_by_key(|edit| edit.range.start);
-        if self.undecided.is_empty() {
-            self.edits.extend(edits);
-        } else {
-            // They can't be written before those; so they share their fate.
-            self.undecided.extend(edits);
-        }
+    /// Queues an edit. None of its bytes may have been written.
+    pub(super) fn queue(&mut self, edit: Edit) {
+        self.edits.push_back(edit);
     }
 
-    /// Queues edits that [`decide`](Self::decide) will apply or drop.
-    pub(super) fn queue_undecided(&mut self, mut edits: Vec<Edit>) {
-        edits.sort_by_key(|edit| edit.range.start);
-        self.undecided.extend(edits);
+    /// From `place` on, bytes wait for [`release`](Self::release).
+    pub(super) fn hold(&mut self, place: usize) {
+        self.hold.get_or_insert(place);
     }
 
-    /// Applies or drops what is undecided.
-    pub(super) fn decide(&mut self, apply: bool) {
-        if apply {
-            self.edits.extend(self.undecided.drain(..));
-        } else {
-            self.undecided.clear();
-        }
+    /// What waits goes on, with the edits that were queued for it.
+    pub(super) fn release(&mut self) {
+        self.hold = None;
         if !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
             self.write(&held);
@@ -98,20 +65,17 @@ impl Splice {
 
     /// Takes the next bytes of the page.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
-        let Some(first) = self.undecided.first() else {
+        let Some(hold) = self.hold else {
             return self.write(bytes);
         };
         let free = if self.held.is_empty() {
-            first.range.start.saturating_sub(self.at).min(bytes.len())
+            hold.saturating_sub(self.at).min(bytes.len())
         } else {
             0
         };
         let (free, held) = bytes.split_at(free);
         self.write(free);
         self.held.extend_from_slice(held);
-        if self.held.len() > MAX_HELD {
-            self.decide(false);
-        }
     }
 
     fn write(&mut self, mut bytes: &[u8]) {
@@ -138,37 +102,47 @@ impl Splice {
     }
 
     fn apply(&mut self, edit: Edit) {
+        let out = &mut self.out;
+        if !self
+            .allowance
+            .write(&edit, |bytes| out.extend_from_slice(bytes))
+        {
+            return;
+        }
         self.replaced = edit.range.end;
-        match edit.with {
-            With::Moved { text, object } => {
-                self.out
-                    .extend_from_slice(self.target.escaped_prefix().as_bytes());
-                self.out.extend_from_slice(text.as_bytes());
-                self.summary.count(object);
-            }
-            With::Text(text) => self.out.extend_from_slice(text.as_bytes()),
+        if let (With::Moved(..), Some(object)) = (&edit.with, &edit.object) {
+            self.summary.count(&object.path);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{ops::Range, sync::Arc};
+
     use url::Url;
 
     use super::*;
+    use crate::rewrite::{
+        Kinds, Target,
+        edit::{Needs, Object, Place},
+    };
 
     fn splice() -> Splice {
         let url = Url::parse("http://t.example").unwrap();
-        Splice::new(Arc::new(Target::new("t", &url, false).unwrap()))
+        let target = Target::new("t", &url, false).unwrap();
+        Splice::new(Allowance::new(Arc::new(target), Kinds::ALL))
     }
 
     fn moved(range: Range<usize>) -> Edit {
         Edit {
             range,
-            with: With::Moved {
-                text: "/n".into(),
-                object: "/n".into(),
-            },
+            needs: Needs::default(),
+            object: Some(Object {
+                path: "/n".into(),
+                hash: 1,
+            }),
+            with: With::Moved(Place::Attribute, "/n".into()),
         }
     }
 
@@ -178,10 +152,12 @@ mod tests {
         for cut in 1..=page.len() {
             let mut splice = splice();
             let text = Edit {
-                range: 9..9,
                 with: With::Text(" x"),
+                ..moved(9..9)
             };
-            splice.queue(vec![text, moved(0..0), moved(3..6)]);
+            for edit in [moved(0..0), moved(3..6), text] {
+                splice.queue(edit);
+            }
             page.chunks(cut).for_each(|bytes| splice.pass(bytes));
             let expected = "http://t.example/n012http://t.example/n678 x9";
             assert_eq!(splice.out, expected, "cut at {cut}");
@@ -190,28 +166,41 @@ mod tests {
     }
 
     #[test]
-    fn undecided_edits_hold_their_bytes_until_decided() {
-        for (apply, expected) in [(true, "01http://t.example/n4567"), (false, "01234567")] {
-            let mut splice = splice();
-            splice.pass(b"0");
-            splice.queue_undecided(vec![moved(2..4)]);
-            splice.pass(b"12");
-            splice.pass(b"345");
-            assert_eq!(splice.out, "01");
-            splice.decide(apply);
-            splice.pass(b"67");
-            assert_eq!(splice.out, expected);
-        }
+    fn what_the_server_cannot_take_stays() {
+        let mut splice = splice();
+        let needs = Needs {
+            cors: true,
+            ..Needs::default()
+        };
+        splice.queue(Edit {
+            needs,
+            ..moved(1..2)
+        });
+        splice.allowance.private.remember(9);
+        let private = Object {
+            path: "/p".into(),
+            hash: 9,
+        };
+        splice.queue(Edit {
+            object: Some(private),
+            ..moved(3..4)
+        });
+        splice.pass(b"012345");
+        assert_eq!(splice.out, "012345");
+        assert_eq!(splice.summary.links, 0);
     }
 
     #[test]
-    fn waiting_is_given_up_when_it_takes_too_long() {
+    fn held_bytes_wait_for_their_edits() {
         let mut splice = splice();
-        splice.queue_undecided(vec![moved(0..4)]);
-        let page = vec![b'x'; MAX_HELD + 1];
-        splice.pass(&page);
-        assert_eq!(splice.out, page);
-        splice.decide(true);
-        assert_eq!(splice.summary.links, 0);
+        splice.pass(b"0");
+        splice.hold(2);
+        splice.pass(b"12");
+        splice.pass(b"345");
+        assert_eq!(splice.out, "01");
+        splice.queue(moved(2..4));
+        splice.release();
+        splice.pass(b"67");
+        assert_eq!(splice.out, "01http://t.example/n4567");
     }
 }

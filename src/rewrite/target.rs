@@ -2,14 +2,19 @@
 
 use url::Url;
 
-use super::{Kind, Kinds, escape::escape};
+use super::{Kind, Kinds, edit::Place, escape};
 
 /// An offload server as a page sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     name: Box<str>,
     prefix: Box<str>,
-    escaped: Box<str>,
+    /// The prefix as it stands in an attribute value.
+    in_attribute: Box<str>,
+    /// As it stands in the text of a `<style>`.
+    in_style: Box<str>,
+    /// As it stands in a `style` attribute.
+    in_style_attribute: Box<str>,
     origin: Box<str>,
     https: bool,
     cors: bool,
@@ -40,7 +45,9 @@ impl Target {
         Ok(Self {
             name: name.into(),
             prefix: prefix.into(),
-            escaped: escape(prefix).into(),
+            in_attribute: escape::write(prefix, Place::Attribute).into(),
+            in_style: escape::write(prefix, Place::Style).into(),
+            in_style_attribute: escape::write(prefix, Place::StyleAttribute).into(),
             origin: url.origin().ascii_serialization().into(),
             https: url.scheme() == "https",
             cors,
@@ -88,9 +95,13 @@ impl Target {
         }
     }
 
-    /// The prefix as it stands in an attribute value.
-    pub(super) fn escaped_prefix(&self) -> &str {
-        &self.escaped
+    /// The prefix as it stands in `place`.
+    pub(super) const fn prefix_in(&self, place: Place) -> &str {
+        match place {
+            Place::Attribute => &self.in_attribute,
+            Place::Style => &self.in_style,
+            Place::StyleAttribute => &self.in_style_attribute,
+        }
     }
 }
 

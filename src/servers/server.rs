@@ -37,7 +37,8 @@ pub struct Server {
     /// All that it was ever promised, in bytes. Written by the request path.
     assigned_bytes: AtomicU64,
     /// Pages whose links were pointed to it, and those links.
-    pages: AtomicU64,
+    /// Scanned, spliced.
+    pages: [AtomicU64; 2],
     links: AtomicU64,
     /// Written by the probes.
     known: Mutex<Known>,
@@ -90,7 +91,7 @@ impl Server {
             url,
             assigned: AssignedRate::new(now),
             assigned_bytes: AtomicU64::new(0),
-            pages: AtomicU64::new(0),
+            pages: Default::default(),
             links: AtomicU64::new(0),
             known: Mutex::default(),
         }
@@ -120,10 +121,10 @@ impl Server {
         self.assigned_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A page whose links were pointed to it went out.
-    pub fn page_done(&self, links: u32) {
+    /// A page whose links were pointed to it went out; `spliced` by a plan, or else scanned.
+    pub fn page_done(&self, links: u32, spliced: bool) {
         if links > 0 {
-            self.pages.fetch_add(1, Ordering::Relaxed);
+            self.pages[usize::from(spliced)].fetch_add(1, Ordering::Relaxed);
         }
         self.links.fetch_add(links.into(), Ordering::Relaxed);
     }
@@ -134,13 +135,16 @@ impl Server {
         self.assigned_bytes.load(Ordering::Relaxed)
     }
 
-    /// Pages whose links were pointed to it, and how many links those were.
+    /// Pages whose links were pointed to it: scanned, and spliced by a plan.
     #[must_use]
-    pub fn pages_and_links(&self) -> (u64, u64) {
-        (
-            self.pages.load(Ordering::Relaxed),
-            self.links.load(Ordering::Relaxed),
-        )
+    pub fn pages(&self) -> [u64; 2] {
+        [0, 1].map(|how| self.pages[how].load(Ordering::Relaxed))
+    }
+
+    /// Links that were pointed to it.
+    #[must_use]
+    pub fn links(&self) -> u64 {
+        self.links.load(Ordering::Relaxed)
     }
 
     /// What was promised as a load, where the capacity is known.

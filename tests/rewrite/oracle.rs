@@ -82,8 +82,8 @@ fn compare(bases: &[Url], before: &Handle, after: &Handle) -> u32 {
             0
         }
         (NodeData::Text { contents: a }, NodeData::Text { contents: b }) => {
-            assert_eq!(*a.borrow(), *b.borrow());
-            0
+            // Only the text of a `<style>` may differ, and only in its URLs.
+            css(bases, &a.borrow(), &b.borrow())
         }
         (NodeData::Comment { contents: a }, NodeData::Comment { contents: b }) => {
             assert_eq!(a, b);
@@ -129,7 +129,12 @@ fn attributes(
             continue;
         }
         let context = format!("{}: {:?} became {:?}", old.name.local, old.value, new.value);
-        if &*old.name.local == "srcset" {
+        let name = &*old.name.local;
+        if name == "style" {
+            moved += css(bases, &old.value, &new.value);
+        } else if name == "content" {
+            assert_only_widened(&old.value, &new.value);
+        } else if matches!(name, "srcset" | "data-srcset" | "imagesrcset") {
             let urls = |set: &str| -> Vec<String> {
                 srcset::urls(set)
                     .map(|range| set[range].to_owned())
@@ -159,6 +164,58 @@ fn attributes(
     }
     assert!(after.next().is_none(), "an attribute was added");
     moved
+}
+
+/// CSS whose URLs may have moved: what is between their delimiters.
+fn css(bases: &[Url], before: &str, after: &str) -> u32 {
+    let (mut before, mut after, mut moved) = (before, after, 0);
+    let is_delimiter = |c: char| matches!(c, '(' | ')' | '"' | '\'') || c.is_ascii_whitespace();
+    loop {
+        let (old, new) = (word(before, is_delimiter), word(after, is_delimiter));
+        if old != new {
+            assert!(is_moved(bases, old, new), "{old:?} became {new:?}");
+            moved += 1;
+        }
+        (before, after) = (&before[old.len()..], &after[new.len()..]);
+        let (a, b) = (before.chars().next(), after.chars().next());
+        assert_eq!(a, b, "{before:?} became {after:?}");
+        let Some(delimiter) = a else { return moved };
+        (before, after) = (
+            &before[delimiter.len_utf8()..],
+            &after[delimiter.len_utf8()..],
+        );
+    }
+}
+
+fn word(text: &str, is_delimiter: impl Fn(char) -> bool) -> &str {
+    &text[..text.find(is_delimiter).unwrap_or(text.len())]
+}
+
+/// A policy may have grown by the server's origin, in directives that were there or are copies.
+fn assert_only_widened(before: &str, after: &str) {
+    let origin = Url::parse(PREFIX).unwrap().origin().ascii_serialization();
+    let narrow = |policy: &str| -> Vec<Vec<String>> {
+        policy
+            .split(';')
+            .map(|directive| {
+                let words = directive.split_ascii_whitespace();
+                words
+                    .filter(|word| **word != *origin)
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .filter(|words: &Vec<String>| !words.is_empty())
+            .collect()
+    };
+    let (before, after) = (narrow(before), narrow(after));
+    assert_eq!(before, after[..before.len()], "a directive changed");
+    let default = before
+        .iter()
+        .find(|words| words[0].eq_ignore_ascii_case("default-src"));
+    for copy in &after[before.len()..] {
+        let default = default.expect("there is something to copy");
+        assert_eq!(copy[1..], default[1..], "a copy is more than a copy");
+    }
 }
 
 /// Whether `new` is, on the server, what `old` is on the site.

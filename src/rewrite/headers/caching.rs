@@ -57,6 +57,14 @@ pub fn not_modified(headers: &mut HeaderMap, tag: &Tag, remaining_hold: Duration
     rewritten(headers, tag, remaining_hold);
 }
 
+/// Whether no shared cache may keep the response.
+pub(crate) fn is_private(headers: &HeaderMap) -> bool {
+    headers.contains_key(CACHE_CONTROL) && {
+        let control = CacheControl::of(headers);
+        control.has("private") || control.has("no-store")
+    }
+}
+
 fn age(headers: &HeaderMap) -> u64 {
     let age = headers.get(AGE).and_then(|age| age.to_str().ok());
     age.and_then(|age| age.trim().parse().ok()).unwrap_or(0)

@@ -14,10 +14,14 @@
 
 mod caching;
 mod condition;
+mod preload;
 mod qualify;
 mod tag;
 
+pub(crate) use caching::is_private;
 pub use caching::{not_modified, rewritten};
 pub use condition::{Condition, prepare_request};
+pub(crate) use preload::LinkValue;
+pub use preload::move_preloads;
 pub use qualify::{Unqualified, is_rewritable_charset, qualifies};
 pub use tag::Tag;

@@ -2,11 +2,12 @@
 
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
-    header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE},
+    header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE},
     response::Parts,
 };
 
 use super::caching::CacheControl;
+use crate::rewrite::coding::Coding;
 
 /// Why a response is not rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,7 +21,7 @@ pub enum Unqualified {
     Type,
     /// In a charset in which ASCII is not ASCII.
     Charset,
-    /// Encoded.
+    /// In a content coding that is not known, or in several.
     Encoding,
     /// A part of the page.
     Range,
@@ -29,7 +30,7 @@ pub enum Unqualified {
     /// To be saved, not shown.
     Attachment,
     /// `Cross-Origin-Embedder-Policy: require-corp`: objects from elsewhere are blocked unless they say
-    /// otherwise.
+    /// otherwise, as servers with `cors` do.
     Embedder,
 }
 
@@ -51,11 +52,16 @@ impl Unqualified {
     }
 }
 
-/// Whether the response to a request by `method` is a page to rewrite.
+/// Whether the response to a request by `method` is a page to rewrite, and the coding it comes in. `cors`: the
+/// offload server says that its objects may be used from elsewhere.
 ///
 /// # Errors
 /// The first reason why it is not.
-pub fn qualifies(parts: &Parts, method: &Method) -> Result<(), Unqualified> {
+pub fn qualifies(
+    parts: &Parts,
+    method: &Method,
+    cors: bool,
+) -> Result<Option<Coding>, Unqualified> {
     let headers = &parts.headers;
     if method != Method::GET && method != Method::HEAD {
         return Err(Unqualified::Method);
@@ -70,11 +76,7 @@ pub fn qualifies(parts: &Parts, method: &Method) -> Result<(), Unqualified> {
     if !is_rewritable_charset(content_type) {
         return Err(Unqualified::Charset);
     }
-    if !all(headers, &CONTENT_ENCODING, |value| {
-        matches!(value, "" | "identity")
-    }) {
-        return Err(Unqualified::Encoding);
-    }
+    let coding = Coding::of(headers).map_err(|_| Unqualified::Encoding)?;
     if headers.contains_key(CONTENT_RANGE) {
         return Err(Unqualified::Range);
     }
@@ -87,10 +89,10 @@ pub fn qualifies(parts: &Parts, method: &Method) -> Result<(), Unqualified> {
         return Err(Unqualified::Attachment);
     }
     let embedder = HeaderName::from_static("cross-origin-embedder-policy");
-    if !all(headers, &embedder, |value| essence(value) != "require-corp") {
+    if !cors && !all(headers, &embedder, |value| essence(value) != "require-corp") {
         return Err(Unqualified::Embedder);
     }
-    Ok(())
+    Ok(coding)
 }
 
 /// Whether ASCII can be inserted into a page with this Content-Type as ASCII: not UTF-16, ISO-2022-JP
@@ -142,12 +144,12 @@ mod tests {
         method: Method,
         status: u16,
         headers: &[(&'static str, &'static str)],
-    ) -> Result<(), Unqualified> {
+    ) -> Result<Option<Coding>, Unqualified> {
         let mut response = Response::builder().status(status);
         for (name, value) in headers {
             response = response.header(*name, HeaderValue::from_static(value));
         }
-        qualifies(&response.body(()).unwrap().into_parts().0, &method)
+        qualifies(&response.body(()).unwrap().into_parts().0, &method, false)
     }
 
     #[test]
@@ -160,7 +162,7 @@ mod tests {
             for method in [Method::GET, Method::HEAD] {
                 assert_eq!(
                     check(method, 200, &[("content-type", content_type)]),
-                    Ok(())
+                    Ok(None)
                 );
             }
         }
@@ -171,7 +173,9 @@ mod tests {
             ("cache-control", "no-cache"),
             ("cross-origin-embedder-policy", "credentialless"),
         ];
-        assert_eq!(check(Method::GET, 200, &more), Ok(()));
+        assert_eq!(check(Method::GET, 200, &more), Ok(None));
+        let encoded = [("content-type", "text/html"), ("content-encoding", "gzip")];
+        assert_eq!(check(Method::GET, 200, &encoded), Ok(Some(Coding::Gzip)));
     }
 
     #[test]
@@ -198,8 +202,8 @@ mod tests {
         }
         for (name, value, reason) in [
             ("content-type", "text/html", Unqualified::Type),
-            ("content-encoding", "gzip", Unqualified::Encoding),
-            ("content-encoding", "identity, br", Unqualified::Encoding),
+            ("content-encoding", "compress", Unqualified::Encoding),
+            ("content-encoding", "gzip, br", Unqualified::Encoding),
             ("content-range", "bytes 0-1/2", Unqualified::Range),
             (
                 "cache-control",
