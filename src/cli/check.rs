@@ -16,6 +16,18 @@ pub(super) fn run(arguments: &ConfigArguments) -> Result<(), BoxError> {
     Ok(())
 }
 
+/// The settings, whatever they say is to be served.
+///
+/// # Errors
+/// Every problem at once.
+pub(super) fn settings(arguments: &ConfigArguments) -> Result<Settings, ConfigError> {
+    let file = arguments.config.clone().or_else(Settings::default_file);
+    match Settings::read_leniently(file.as_deref()) {
+        (settings, problems) if problems.is_empty() => Ok(settings),
+        (_, problems) => Err(ConfigError { file, problems }),
+    }
+}
+
 /// The settings with `change` made to them, and what they serve.
 ///
 /// # Errors

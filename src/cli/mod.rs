@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod log;
 mod serve;
 
@@ -43,6 +44,13 @@ enum Command {
     Demo(DemoArguments),
     /// Check the configuration: print it as it takes effect, or every problem at once
     Check(ConfigArguments),
+    /// Tell of each link of a page what happens to it, and why
+    ///
+    /// Examples:
+    ///   overspill explain public/index.html
+    ///   overspill explain https://www.example.com/ --json
+    #[command(verbatim_doc_comment)]
+    Explain(ExplainArguments),
 }
 
 /// Where the configuration is.
@@ -69,6 +77,18 @@ struct ServeArguments {
 }
 
 #[derive(Debug, Args)]
+struct ExplainArguments {
+    /// The page: a file, or an http or https URL
+    #[arg(value_name = "FILE|URL")]
+    page: String,
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct DemoArguments {
     /// Tell the story in a quarter of the time
     #[arg(long)]
@@ -92,6 +112,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BailOut, Page, Rules, Stay, edit::Needs, scan};
+use super::{BailOut, Kinds, Page, Rules, Stay, Target, edit::Needs, scan};
 
 /// One link of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,21 @@ impl Finding {
     #[must_use]
     pub fn stays(&self) -> Option<Stay> {
         self.needs.err()
+    }
+
+    /// Why it stays for the visitors of one server, where it may move at all; `None` where it moves.
+    #[must_use]
+    pub fn refused_by(&self, target: &Target, kinds: Kinds) -> Option<&'static str> {
+        let needs = self.needs.ok()?;
+        if needs.https && !target.https() {
+            Some("the server is not reached by https")
+        } else if needs.cors && !target.cors() {
+            Some("it is fetched with CORS, and the server has no `cors`")
+        } else if !kinds.contains_all(needs.kinds) {
+            Some("a content security policy leaves no room for it")
+        } else {
+            None
+        }
     }
 }
 

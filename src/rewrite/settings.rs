@@ -14,10 +14,12 @@ pub struct Settings {
     /// More places of links, `"element:attribute"`, such as `"img:data-zoom"`; the value is one URL.
     /// Default: none.
     pub attributes: Vec<String>,
-    /// Whether module scripts are moved. Not supported by this version: only `false`.
+    /// Whether module scripts are moved, to servers with `cors`; never behind an import map. What a module
+    /// imports by a path from the root comes from the server's root, so its URL should have no path.
+    /// Default: false.
     pub modules: bool,
-    /// Whether pages get a script that refetches from the primary what an offload server fails to
-    /// give. Not supported by this version: only `false`.
+    /// Whether pages get a script that refetches from the primary what an offload server fails to give: once,
+    /// after a random while, at most 40 objects a page. Default: false.
     pub fallback: bool,
 }
 
