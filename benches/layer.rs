@@ -77,8 +77,10 @@ fn candidates(servers: usize) -> Vec<Candidate> {
         .map(|number| Candidate {
             name: format!("server-{number}"),
             usable: true,
+            rank: 0,
             price: Price::default(),
             room: 1.0 + (number % 7) as f64,
+            most: 8.0,
         })
         .collect()
 }
@@ -112,8 +114,9 @@ fn decide_at_offload(bencher: Bencher<'_, '_>, servers: usize) {
         redirect: false,
     };
     let servers = snapshot.compiled.servers().clone();
+    let states = snapshot.servers.clone();
     bencher.with_inputs(clients()).bench_local_refs(|client| {
-        let has_room = |server: usize| servers[server].has_room(0.0, now);
+        let has_room = |server: usize| servers[server].has_room(&states[server], now);
         decide(
             kind,
             client,
@@ -134,10 +137,55 @@ fn choose(bencher: Bencher<'_, '_>, servers: usize) {
         .bench_local_refs(|client| choose.choose(client, &|_| true));
 }
 
+/// The same when everybody is full.
+#[divan::bench(args = SERVERS, sample_count = 1000)]
+fn choose_in_vain(bencher: Bencher<'_, '_>, servers: usize) {
+    let choose = policy().prepare(&candidates(servers));
+    bencher
+        .with_inputs(clients())
+        .bench_local_refs(|client| choose.choose(client, &|server| black_box(server) > 1000));
+}
+
 /// The table that choices are made from: by the control loop, whenever a server's state changes.
 #[divan::bench(args = SERVERS, max_time = 1)]
 fn prepare(bencher: Bencher<'_, '_>, servers: usize) {
     let policy = policy();
-    let candidates = candidates(servers);
+    let mut candidates = candidates(servers);
+    bencher.bench_local(|| {
+        // One has filled up a little.
+        candidates[0].room = 9.0 - candidates[0].room;
+        policy.prepare(black_box(&candidates))
+    });
+}
+
+/// The same when only one server in a hundred is usable, and nearly full.
+#[divan::bench(args = SERVERS, max_time = 1)]
+fn prepare_when_few_are_left(bencher: Bencher<'_, '_>, servers: usize) {
+    let policy = policy();
+    let mut candidates = candidates(servers);
+    for (number, candidate) in candidates.iter_mut().enumerate() {
+        candidate.usable = number % 100 < 1;
+        candidate.room = 0.25;
+    }
     bencher.bench_local(|| policy.prepare(black_box(&candidates)));
+}
+
+/// The same when all are nearly full.
+#[divan::bench(args = SERVERS, max_time = 1)]
+fn prepare_when_all_are_full(bencher: Bencher<'_, '_>, servers: usize) {
+    let policy = policy();
+    let mut candidates = candidates(servers);
+    for candidate in &mut candidates {
+        candidate.room = 0.25;
+    }
+    bencher.bench_local(|| policy.prepare(black_box(&candidates)));
+}
+
+/// The first table of a list of servers.
+#[divan::bench(args = SERVERS, max_time = 1)]
+fn prepare_first(bencher: Bencher<'_, '_>, servers: usize) {
+    let candidates = candidates(servers);
+    bencher
+        .with_inputs(policy)
+        .bench_local_refs(|policy| policy.prepare(black_box(&candidates)));
 }

@@ -28,8 +28,8 @@
 //! 4. admit: at `throttle` and above some are turned away, by a hash of the client ([`offload::Admit`]).
 //! 5. route: a GET on a redirect path is sent to the server by a 307.
 //! 6. serve: the inner service answers; conditional headers are translated first.
-//! 7. qualify: only a whole, plain HTML page is rewritten; all else goes out as it came.
-//! 8. rewrite: the links are changed as the page streams by ([`rewrite`]).
+//! 7. qualify: only a whole HTML page, plain or in a coding that is known, is rewritten; all else goes out as it came.
+//! 8. rewrite: the links are changed by the page's plan, or, the first time, as the page streams by ([`rewrite`]).
 //! 9. headers: validators, caching and the content security policy say what is true of the new page.
 //! 10. account: when the body ends or is given up, its outcome is counted.
 //!
@@ -47,6 +47,10 @@ pub mod app;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "server")]
+pub mod crowd;
+#[cfg(feature = "server")]
+pub mod edge;
+#[cfg(feature = "server")]
 pub mod front;
 pub mod gate;
 pub mod level;
@@ -54,6 +58,7 @@ pub mod load;
 pub mod offload;
 mod problem;
 pub mod rewrite;
+mod seldom;
 pub mod servers;
 #[cfg(feature = "server")]
 pub mod site;

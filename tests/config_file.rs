@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use overspill::{
     Settings,
     admin::AdminSettings,
+    edge::{EdgeSettings, EdgeSite},
     level::Share,
     load::{self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings},
     offload::{
@@ -16,10 +17,10 @@ use overspill::{
     },
     rewrite,
     servers::{
-        ClientRuleSettings, Criterion, HealthProbe, HealthSettings, ReportKind, ReportSettings,
-        ServerSettings,
+        BudgetSettings, ClientRuleSettings, Criterion, HealthProbe, HealthSettings, Period,
+        ReportKind, ReportSettings, ServerSettings, SpreadBy, discovery::DiscoverySettings,
     },
-    units::{BitRate, Price, Ratio},
+    units::{BitRate, ByteSize, Price, Ratio},
 };
 use serde_json::Value;
 
@@ -126,6 +127,7 @@ fn complete() -> Settings {
             hold: Duration::from_secs(1),
             share: Share::Fixed(Ratio::ONE),
             select: vec![Criterion::Price],
+            spread: SpreadBy::Object,
             redirect: vec!["/a".into()],
             identity: Some(IdentitySettings {
                 cookie: Some("a".into()),
@@ -141,10 +143,19 @@ fn complete() -> Settings {
                 price: Price::default(),
                 capacity: rate,
                 cors: true,
+                budget: Some(BudgetSettings {
+                    amount: 1.0,
+                    per: Period::Month,
+                }),
+                slow_start: Duration::from_secs(1),
                 report: ReportSettings {
-                    kind: ReportKind::Orca,
+                    kind: ReportKind::Prometheus,
                     url: "http://a.example".into(),
                     every: Duration::from_secs(2),
+                    metric: "a".into(),
+                    labels: [("device".into(), "a".into())].into(),
+                    rate: true,
+                    capacity: Some(1.0),
                 },
                 health: HealthSettings::Probe(HealthProbe {
                     path: "/a".into(),
@@ -153,6 +164,14 @@ fn complete() -> Settings {
                     successes: 1,
                 }),
             }],
+            discovery: DiscoverySettings {
+                file: Some("a.toml".into()),
+                srv: Some("a.example".into()),
+                name_server: Some(([127, 0, 0, 1], 53).into()),
+                every: Duration::from_secs(1),
+                keep: Duration::from_secs(1),
+                template: Some(Box::default()),
+            },
             clients: vec![ClientRuleSettings {
                 addresses: vec!["10.0.0.1".into()],
                 identity: Some("a".into()),
@@ -178,6 +197,27 @@ fn complete() -> Settings {
         },
         drop: DropSettings {
             method: overspill::offload::DropMethod::Reset,
+        },
+        edge: EdgeSettings {
+            listen: ([127, 0, 0, 1], 3).into(),
+            agent: Some(([127, 0, 0, 1], 4).into()),
+            primary: "http://127.0.0.1:1".into(),
+            hosts: vec!["a.example".into()],
+            name: "a".into(),
+            capacity: rate,
+            memory: ByteSize::new(1),
+            largest: ByteSize::new(1),
+            token: "a".into(),
+            fresh: Duration::from_secs(1),
+            stale_while_revalidate: Duration::from_secs(1),
+            stale_if_error: Duration::from_secs(1),
+            patience: Duration::from_secs(1),
+            sites: vec![EdgeSite {
+                host: Some("a.example".into()),
+                prefix: Some("/a".into()),
+                primary: "http://127.0.0.1:1".into(),
+                token: Some("a".into()),
+            }],
         },
         admin: AdminSettings {
             listen: ([127, 0, 0, 1], 2).into(),
@@ -210,6 +250,7 @@ fn the_defaults_of_a_server_are_those_it_tells() {
     assert_eq!(shown.threshold, default.threshold);
     assert_eq!(shown.health, default.health);
     assert_eq!(shown.report.every, default.report.every);
+    assert_eq!(shown.slow_start, default.slow_start);
     for told in [
         "(0.8 if left out)",
         "(0.05 below the threshold if left out)",
@@ -225,10 +266,144 @@ fn leaves_out_no_key() {
     // It excludes `cookie`, so the comment names it.
     assert!(FILE.contains("{ header = \"x-user\" }"));
     told.insert("offload.identity.header".into());
-    let known = keys(&serde_json::to_value(complete()).unwrap());
+    // Keys of another kind of report than the active example's.
+    let line = FILE
+        .lines()
+        .find(|line| line.contains("kind = \"prometheus\""));
+    let report: Value = toml::from_str(line.unwrap().trim_start_matches("# or: ")).unwrap();
+    told.extend(
+        keys(&report)
+            .iter()
+            .map(|key| format!("offload.servers.{key}")),
+    );
+    let mut known = keys(&serde_json::to_value(complete()).unwrap());
+    // It says that they are those of a server.
+    let template = "offload.discovery.template";
+    known.retain(|key| !key.starts_with(&format!("{template}.")));
+    assert!(told.iter().any(|key| key.starts_with(template)));
     assert_eq!(
         known.difference(&told).collect::<Vec<_>>(),
         Vec::<&String>::new(),
         "not in the file"
     );
+}
+
+#[test]
+fn what_the_documentation_and_the_ready_files_say_loads() {
+    let cdn = include_str!("../docs/cdn.md");
+    let mut texts: Vec<String> = cdn
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|text| Some(text.split_once("```")?.0.to_owned()))
+        .collect();
+    for file in [
+        include_str!("../config/nginx-offload.conf"),
+        include_str!("../config/varnish-offload.vcl"),
+    ] {
+        let lines = file.lines().map_while(|line| line.strip_prefix('#'));
+        let lines = lines.skip_while(|line| line.trim() != "[offload]");
+        texts.push(lines.collect::<Vec<_>>().join("\n"));
+    }
+    assert_eq!(texts.len(), 3);
+    for text in texts {
+        let settings = Settings::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(settings.offload.servers.len(), 1, "{text}");
+        assert!(settings.offload.servers[0].cors, "{text}");
+    }
+}
+
+fn report_problems(report: &str) -> Vec<String> {
+    let text = format!(
+        "[[offload.servers]]\nname = \"eu\"\nurl = \"http://eu.example\"\nreport = {report}"
+    );
+    let error = Settings::from_toml(&text).err();
+    let problems = error.map(|error| error.problems).unwrap_or_default();
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_kind_of_report_is_read() {
+    for report in [
+        r#"{ kind = "none" }"#,
+        r#"{ kind = "orca", url = "http://eu.example/load", every = "250ms" }"#,
+        r#"{ kind = "agent", url = "eu.example:9999" }"#,
+        r#"{ kind = "agent", url = "[::1]:9999" }"#,
+        r#"{ kind = "prometheus", url = "http://eu.example/metrics", metric = "a_b:c", capacity = 4 }"#,
+        r#"{ kind = "prometheus", url = "http://eu.example/metrics", metric = "a", capacity = 1.5, rate = true, labels = { b = "c" } }"#,
+    ] {
+        assert_eq!(report_problems(report), Vec::<String>::new(), "{report}");
+    }
+}
+
+#[test]
+fn what_a_kind_lacks_or_has_no_use_for_is_told() {
+    for (report, told) in [
+        (
+            r#"{ kind = "smoke" }"#,
+            "`offload.servers[0].report.kind` expected one of \"none\", \"orca\", \"agent\", \"prometheus\"",
+        ),
+        (
+            r#"{ url = "http://eu.example" }"#,
+            "report.url` needs `report.kind`",
+        ),
+        (r#"{ kind = "orca" }"#, "report.url` must be a URL such as"),
+        (
+            r#"{ kind = "agent", url = "http://eu.example" }"#,
+            "must be the agent's host and port",
+        ),
+        (
+            r#"{ kind = "agent", url = "eu.example:0" }"#,
+            "must be the agent's host and port",
+        ),
+        (
+            r#"{ kind = "agent", url = "eu.example:1", every = "1ms" }"#,
+            "report.every` must be from 50ms to 1h",
+        ),
+        (
+            r#"{ kind = "prometheus", url = "http://eu.example", metric = "a b", capacity = 1 }"#,
+            "report.metric` must be the name of a metric",
+        ),
+        (
+            r#"{ kind = "prometheus", url = "http://eu.example", metric = "a" }"#,
+            "report.capacity` must be the value that is a load of 1.0, above 0, found nothing",
+        ),
+        (
+            r#"{ kind = "prometheus", url = "http://eu.example", metric = "a", capacity = -1 }"#,
+            "found -1",
+        ),
+        (
+            r#"{ kind = "orca", url = "http://eu.example", rate = true }"#,
+            "report.rate` needs `report.kind` = \"prometheus\"",
+        ),
+    ] {
+        let problems = report_problems(report);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains(told), "{told} is not in {problems:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_budget_is_told() {
+    for (keys, told) in [
+        (
+            "budget = { amount = 5.0 }",
+            "budget` needs `price`: what costs nothing spends nothing",
+        ),
+        (
+            "price = 1\nbudget = { per = \"hour\" }",
+            "budget.amount` must be above 0, found 0",
+        ),
+        (
+            "price = 1\nbudget = { amount = 1.0, per = \"decade\" }",
+            "budget.per` expected one of \"hour\", \"day\", \"month\", found \"decade\"",
+        ),
+        ("slow_start = \"2h\"", "slow_start` must be at most 1h"),
+    ] {
+        let server = "[[offload.servers]]\nname = \"eu\"\nurl = \"http://eu.example\"";
+        let error = Settings::from_toml(&format!("{server}\n{keys}")).unwrap_err();
+        let problems = error.problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let problem = problems[0].to_string();
+        assert!(problem.contains(told), "{told} is not in {problem}");
+    }
 }

@@ -6,6 +6,9 @@ mod support;
 
 use std::process::Command;
 
+use axum::response::IntoResponse;
+use http::{HeaderValue, StatusCode};
+use overspill::rewrite::coding::{Coding, encode_all};
 use serde_json::Value;
 use support::{config::Config, upstream::Upstream};
 
@@ -109,6 +112,166 @@ async fn reads_a_page_from_a_site_with_its_policies() {
     assert!(ok, "{err}");
     let moved: Vec<bool> = links(&out).into_iter().map(|link| link.2).collect();
     assert_eq!(moved, [false, true]);
+}
+
+#[tokio::test]
+async fn says_why_nothing_of_a_response_moves() {
+    let page = "<img src=/a.png>";
+    let answers = [
+        ("type", "content-type", "application/xhtml+xml"),
+        ("charset", "content-type", "text/html; charset=utf-16le"),
+        (
+            "attachment",
+            "content-disposition",
+            "attachment; filename=a.html",
+        ),
+        ("no_transform", "cache-control", "max-age=60, no-transform"),
+        ("encoding", "content-encoding", "compress"),
+    ];
+    let mut site = axum::Router::new();
+    for (name, header, value) in answers {
+        let answer = move || async move {
+            let mut answer = axum::response::Html(page).into_response();
+            let value = HeaderValue::from_static(value);
+            answer.headers_mut().insert(header, value);
+            answer
+        };
+        site = site.route(&format!("/{name}"), axum::routing::get(answer));
+    }
+    let found = move || async move { (StatusCode::ACCEPTED, axum::response::Html(page)) };
+    let site = Upstream::start(site.route("/status", axum::routing::get(found))).await;
+    let reasons = [
+        ("type", "Content-Type"),
+        ("charset", "charset"),
+        ("attachment", "saved, not shown"),
+        ("no_transform", "no-transform"),
+        ("encoding", "Content-Encoding"),
+        ("status", "status"),
+    ];
+    for (name, reason) in reasons {
+        let url = format!("http://{}/{name}", site.address);
+        let run = move || (explain(&[&url, "--json"]), explain(&[&url]));
+        let (json, text) = tokio::task::spawn_blocking(run).await.unwrap();
+        assert!(json.0 && text.0, "{}{}", json.2, text.2);
+        let json: Value = serde_json::from_str(&json.1).unwrap();
+        assert_eq!(json["unqualified"], name);
+        assert_eq!(json["links"], Value::Array(Vec::new()), "{name}");
+        assert!(text.1.starts_with("nothing moves"), "{}", text.1);
+        assert!(text.1.contains(reason), "{}", text.1);
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_page_is_decoded() {
+    // Whatever was asked for, these come encoded; the last one is cut.
+    let codings = [
+        ("gzip", Coding::Gzip),
+        ("br", Coding::Brotli),
+        ("cut", Coding::Gzip),
+    ];
+    let mut site = axum::Router::new();
+    for (name, coding) in codings {
+        let mut body = encode_all(coding, PAGE.as_bytes()).unwrap();
+        if name == "cut" {
+            body.truncate(body.len() - 9);
+        }
+        let encoding = if coding == Coding::Gzip { "gzip" } else { "br" };
+        let headers = [
+            ("content-type", "text/html"),
+            ("content-encoding", encoding),
+        ];
+        let answer = move || async move { (headers, body) };
+        site = site.route(&format!("/{name}"), axum::routing::get(answer));
+    }
+    let site = Upstream::start(site).await;
+    for (name, _) in codings {
+        let url = format!("http://{}/{name}", site.address);
+        let run = move || explain(&[&url, "--json"]);
+        let (ok, out, err) = tokio::task::spawn_blocking(run).await.unwrap();
+        if name == "cut" {
+            assert!(!ok && err.contains("cut short"), "{err}");
+        } else {
+            assert!(ok, "{err}");
+            assert_eq!(links(&out).len(), 9, "{name}");
+            let json: Value = serde_json::from_str(&out).unwrap();
+            assert_eq!(json["unqualified"], Value::Null);
+        }
+    }
+}
+
+/// A page whose elements, attributes and values would steer a terminal; it has one more that is plain.
+const STEERING: &str = "<x\x1b[31mred style=\"background:url(/a.png)\"></x>\
+    <y\u{9b}31m\u{e9}\u{e9} style=\"background:url('/\x1b]0;t\x07.png')\"></y><img src=/b.png>";
+
+fn written(folder: &tempfile::TempDir, page: &str) -> String {
+    let path = folder.path().join("page.html");
+    std::fs::write(&path, page).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_page_does_not_steer_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ok, out, err) = explain(&[&written(&folder, STEERING)]);
+    assert!(ok, "{err}");
+    let steers = |c: char| c.is_control() && c != '\n';
+    assert!(!out.contains(steers), "{out:?}");
+    assert!(out.contains("x\\u{1b}[31mred style"), "{out}");
+    // Values stand below each other.
+    let lines = out
+        .lines()
+        .filter(|line| line.contains("http://localhost/"));
+    let columns: Vec<_> = lines
+        .map(|line| {
+            line.split("http://localhost/")
+                .next()
+                .unwrap()
+                .chars()
+                .count()
+        })
+        .collect();
+    assert_eq!(columns.len(), 3, "{out}");
+    assert!(columns.iter().all(|column| *column == columns[0]), "{out}");
+}
+
+#[test]
+#[ignore = "needs script of util-linux"]
+fn a_terminal_gets_colour_unless_it_is_asked_not_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = written(&folder, "<img src=/a.png><a href=/b>b</a>");
+    let program = env!("CARGO_BIN_EXE_overspill");
+    let shown = |no_color: Option<&str>| {
+        let mut script = Command::new("script");
+        script
+            .args([
+                "-qec",
+                &format!("'{program}' explain '{page}'"),
+                "/dev/null",
+            ])
+            .current_dir(folder.path())
+            .env_remove("NO_COLOR")
+            .stdin(std::process::Stdio::null());
+        if let Some(value) = no_color {
+            script.env("NO_COLOR", value);
+        }
+        let output = script.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let colourful = shown(None);
+    assert!(
+        colourful.contains("\x1b[32mmoves\x1b[0m  img src"),
+        "{colourful:?}"
+    );
+    assert!(
+        colourful.contains("\x1b[33mstays\x1b[0m  a href"),
+        "{colourful:?}"
+    );
+    let plain = shown(Some("1"));
+    assert!(
+        plain.contains("moves  img src") && !plain.contains('\x1b'),
+        "{plain:?}"
+    );
 }
 
 #[test]

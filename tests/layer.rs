@@ -22,7 +22,11 @@ use axum::{
 use futures_util::stream;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use overspill::{Overspill, Settings, level::Level};
+use overspill::{
+    Overspill, Settings,
+    level::Level,
+    rewrite::coding::{Coding, decode_all},
+};
 use support::{
     client::{Request as Asked, connect, get, request},
     config::Config,
@@ -35,6 +39,7 @@ use tokio::{
     net::TcpListener,
 };
 use tower::{ServiceExt, service_fn};
+use tower_http::compression::CompressionLayer;
 use tower_layer::Layer;
 
 const PAGE: &str = "<!doctype html><img src=\"/a.png\">";
@@ -58,11 +63,14 @@ fn hold(overspill: &Overspill, level: Level) {
 
 /// Serves `app` behind layer and gate.
 async fn serve(overspill: &Overspill, app: Router) -> SocketAddr {
+    serve_as_it_is(overspill, app.layer(overspill.layer())).await
+}
+
+/// Serves `app`, which has its layers, behind the gate.
+async fn serve_as_it_is(overspill: &Overspill, app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = app
-        .layer(overspill.layer())
-        .into_make_service_with_connect_info::<SocketAddr>();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let listener = overspill.gate(listener);
     tokio::spawn(async move { axum::serve(listener, app).await });
     address
@@ -354,7 +362,7 @@ async fn pulls_are_served_as_they_are_and_the_application_never_sees_the_token()
 
 #[tokio::test]
 async fn validators_hold_for_the_page_that_they_were_given_with() {
-    let overspill = overspill("").await;
+    let overspill = overspill("offload.hold = \"1h\"").await;
     let site = serve(&overspill, tagged()).await;
     let with = |tag: &str| {
         get("/")
@@ -640,5 +648,81 @@ async fn other_methods_pass_with_their_bodies() {
             format!("{method} a=b {PAGE}"),
             "only pages that are asked for are rewritten"
         );
+    }
+}
+
+#[tokio::test]
+async fn compression_goes_around_the_layer() {
+    let (page, moved) = (PAGE.repeat(200), MOVED.repeat(200));
+    let sent = page.clone();
+    let answer = async move |headers: HeaderMap| {
+        let tag = [(header::ETAG, "\"abc\"")];
+        // It compares weakly.
+        let shown = headers.get(header::IF_NONE_MATCH);
+        if shown.is_some_and(|tag| tag.as_bytes().ends_with(b"\"abc\"")) {
+            return (StatusCode::NOT_MODIFIED, tag).into_response();
+        }
+        (tag, Html(sent)).into_response()
+    };
+    let overspill = overspill("").await;
+    let app = Router::new()
+        .route("/", route(answer))
+        .layer(overspill.layer())
+        .layer(CompressionLayer::new());
+    let site = serve_as_it_is(&overspill, app).await;
+    let ask = async |method: &str, accepted: &str, tag: Option<&str>| {
+        let mut asked = request(method, "/").header("Accept", "text/html");
+        if !accepted.is_empty() {
+            asked = asked.header("Accept-Encoding", accepted);
+        }
+        if let Some(tag) = tag {
+            asked = asked.header("If-None-Match", tag);
+        }
+        asked.ask(site).await
+    };
+    for (level, expected) in [(Level::Normal, &page), (Level::Offload, &moved)] {
+        hold(&overspill, level);
+        let plain = ask("GET", "", None).await;
+        assert_eq!(plain.text(), expected);
+        assert_eq!(plain.header("content-encoding"), None);
+        assert_eq!(
+            plain.header("content-length"),
+            Some(&*expected.len().to_string())
+        );
+
+        for (accepted, coding) in [("gzip", Coding::Gzip), ("br", Coding::Brotli)] {
+            let got = ask("GET", accepted, None).await;
+            assert_eq!(got.header("content-encoding"), Some(accepted), "{level}");
+            assert!(got.is_whole && got.body.len() < expected.len());
+            let body = Bytes::from(got.body.clone());
+            let decoded = decode_all(coding, &body, expected.len()).unwrap();
+            assert_eq!(decoded, expected.as_bytes(), "{level} {accepted}");
+            // As a cache needs to know.
+            let vary = got.header("vary").unwrap_or_default().to_ascii_lowercase();
+            assert!(vary.contains("accept-encoding"), "{vary}");
+            let tag = got.header("etag").expect("a tag").to_owned();
+
+            let head = ask("HEAD", accepted, None).await;
+            assert_eq!(head.status, 200, "{level} {accepted}");
+            assert!(head.body.is_empty());
+            assert_eq!(head.header("etag"), Some(&*tag), "{level} {accepted}");
+            if let Some(length) = head.header("content-length") {
+                let lengths = [got.body.len(), expected.len()].map(|length| length.to_string());
+                assert!(
+                    lengths.iter().any(|known| known == length),
+                    "{level} {length}"
+                );
+            }
+
+            // What the visitor has is still the page, and of the other level it is not.
+            let again = ask("GET", accepted, Some(&tag)).await;
+            assert_eq!(
+                (again.status, again.header("etag")),
+                (304, Some(&*tag)),
+                "{level}"
+            );
+            assert!(again.body.is_empty());
+            assert_eq!(again.header("content-encoding"), None);
+        }
     }
 }

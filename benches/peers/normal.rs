@@ -1,7 +1,7 @@
-//! A page from memory with and without the layer, for `normal.sh`.
+//! A page from memory with and without the layer, for `normal.sh` and `no.sh`.
 //!
 //! ```text
-//! normal VARIANT
+//! normal VARIANT [LEVEL [METHOD]]
 //! ```
 //!
 //! | variant | what is served |
@@ -13,11 +13,13 @@
 //! | `around` | … and with the layer around the whole router instead |
 //! | `ungated` | with connect info and the layer by `Router::layer`, without the gate |
 //!
+//! LEVEL holds a level by hand, METHOD is how `drop` closes connections (`drop.method`).
+//!
 //! One worker thread. Prints its address, and when it is told to end (SIGTERM) the level and how many requests
-//! the layer has counted. The signal `cpu` is off, since the measurement keeps a core busy and the level must
+//! the layer has served, throttled and dropped. The signal `cpu` is off, since the measurement keeps a core busy and the level must
 //! stay `normal`; everything else is as by default.
 
-use std::{error::Error, net::SocketAddr};
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 use axum::{
     Router, ServiceExt,
@@ -30,6 +32,7 @@ use axum::{
 use bytes::Bytes;
 use overspill::{
     Overspill, Settings,
+    level::Level,
     offload::{OffloadBody, Outcome},
 };
 use tokio::{
@@ -54,9 +57,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let _ = stream.set_nodelay(true);
     };
 
-    let mut settings = Settings::default();
+    let level: Option<Level> = std::env::args()
+        .nth(2)
+        .map(|level| level.parse())
+        .transpose()?;
+    let mut settings = Settings::from_toml(&match std::env::args().nth(3) {
+        Some(method) => format!("drop.method = {method:?}"),
+        None => String::new(),
+    })?;
     settings.load.cpu.enabled = false;
-    let start = || Overspill::start(settings);
+    let start = || -> Result<Overspill, Box<dyn Error>> {
+        let overspill = Overspill::start(settings)?;
+        if let Some(level) = level {
+            overspill.override_level(level, Duration::from_secs(600));
+        }
+        Ok(overspill)
+    };
     let overspill = match variant.as_str() {
         "bare" => {
             until_told(axum::serve(listener.tap_io(no_delay), app)).await?;
@@ -97,9 +113,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let shared = overspill.shared();
     println!(
-        "level {} served {}",
+        "level {} served {} throttled {} dropped {}",
         shared.snapshot().level,
-        shared.counters.outcome(Outcome::Served)
+        shared.counters.outcome(Outcome::Served),
+        shared.counters.outcome(Outcome::Throttled),
+        shared.counters.outcome(Outcome::Dropped)
     );
     Ok(())
 }

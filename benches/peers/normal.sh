@@ -15,23 +15,15 @@ with=${1:-layer} without=${2:-bare}
 pairs=${PAIRS:-10} seconds=${SECONDS_EACH:-3} connections=${CONNECTIONS:-32}
 cd "$(dirname "$0")/../.."
 
-for tool in wrk taskset; do
-    if ! command -v "$tool" >/dev/null; then
-        echo "normal.sh: needs \`$tool\` (Debian packages wrk, util-linux)" >&2
-        exit 1
-    fi
-done
+. benches/peers/common
+needs "wrk, util-linux" wrk taskset
 if [ "$(nproc)" -lt 2 ]; then
     echo "normal.sh: needs two cores, found $(nproc)" >&2
     exit 1
 fi
 
 server=${SERVER:-}
-if [ -z "$server" ]; then
-    cargo build --quiet --release --example normal
-    target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-    server=$target/release/examples/normal
-fi
+[ -n "$server" ] || server=$(built_example normal)
 work=$(mktemp -d)
 pid=
 finish() {
@@ -59,9 +51,9 @@ measure() {
     fi
     url="http://$(head -1 "$work/server")/"
     taskset -c 1 wrk -t1 -c"$connections" -d1s "$url" >/dev/null
-    cpu=$(cpu_time)
+    cpu=$(cpu_time "$pid")
     taskset -c 1 timeout $((seconds + 10)) wrk -t1 -c"$connections" -d"${seconds}s" "$url" >"$work/wrk"
-    cpu=$(($(cpu_time) - cpu))
+    cpu=$(($(cpu_time "$pid") - cpu))
     kill "$pid"
     wait "$pid" || true
     pid=
@@ -74,15 +66,6 @@ measure() {
         return 1
     fi
     awk -v cpu="$cpu" '/requests in/ {count = $1} /^Requests\/sec/ {print $2, cpu / count / 1000}' "$work/wrk"
-}
-
-# Nanoseconds on a core so far, of all threads of the server.
-cpu_time() {
-    cat "/proc/$pid"/task/*/schedstat | awk '{sum += $1} END {printf "%d", sum}'
-}
-
-median() {
-    sort -n | awk '{value[NR] = $1} END {print (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2}'
 }
 
 printf '%4s %12s %12s %8s %10s %10s %8s %6s\n' \

@@ -1,5 +1,7 @@
 //! What the layer is measured around: a service that answers at once, and requests as a browser sends them.
 
+#![allow(dead_code, reason = "every benchmark uses its own part of this")]
+
 use std::{
     convert::Infallible,
     future::{Ready, ready},
@@ -93,6 +95,21 @@ impl Default for Site {
     }
 }
 
+impl Site {
+    /// A page with a dozen links to objects.
+    pub(crate) fn with_links() -> Self {
+        let mut page = String::from("<!doctype html><title>A crowd</title>");
+        for number in 0..12 {
+            page.push_str(&format!("<img src=\"/images/{number}.png\" alt=\"\">"));
+        }
+        page.extend(std::iter::repeat_n('p', PAGE - page.len()));
+        Self {
+            page: page.into(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Service<Request<Body>> for Site {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
@@ -134,6 +151,7 @@ pub(crate) fn overspill(mut settings: Settings) -> Overspill {
 
 /// One request from beginning to end: the answer's body is asked for until it is over, and dropped. Gives
 /// the bytes of the body.
+#[inline(never)] // Profilers find it by its name.
 pub(crate) fn exchange<S, B>(service: &mut S, request: Request<Body>) -> usize
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,

@@ -79,6 +79,12 @@ impl Collector for State {
         ] {
             total(&mut outcomes, &[("outcome", outcome)], count)?;
         }
+        let mut ahead = counter(
+            encoder,
+            "overspill_pages_scanned_ahead",
+            "Pages scanned in the background, before an episode needs their plans",
+        )?;
+        ahead.encode_counter::<NoLabelSet, _, u64>(&status.pages_scanned_ahead, None)?;
         let mut reasons = counter(
             encoder,
             "overspill_rewrite_bailouts",

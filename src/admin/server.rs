@@ -112,16 +112,24 @@ impl Admin {
     /// # Errors
     /// The operating system gives no thread, or no runtime.
     pub fn start(self, overspill: Overspill, lifecycle: Lifecycle) -> io::Result<()> {
+        let (open, guarded) = routers(Shown {
+            overspill,
+            lifecycle,
+        });
+        self.answer(open, guarded)
+    }
+
+    /// Answers from now on what `open` has for anyone and `guarded` for who shows the token.
+    ///
+    /// # Errors
+    /// The operating system gives no thread, or no runtime.
+    pub fn answer(self, open: Router, guarded: Router) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let router = router(
-            Shown {
-                overspill,
-                lifecycle,
-            },
-            self.token,
-        );
+        let token = Token(self.token);
+        let guarded = guarded.route_layer(middleware::from_fn_with_state(token, access::check));
+        let router = open.merge(guarded);
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
@@ -139,16 +147,16 @@ impl Admin {
     }
 }
 
-fn router(shown: Shown, token: String) -> Router {
+fn routers(shown: Shown) -> (Router, Router) {
     let guarded = Router::new()
         .route("/metrics", get(api::metrics))
         .route("/api/status", get(api::status))
         .route("/api/override", post(api::override_level))
         .route("/api/drain", post(api::drain))
-        .route_layer(middleware::from_fn_with_state(Token(token), access::check));
-    Router::new()
+        .with_state(shown.clone());
+    let open = Router::new()
         .route("/livez", get(api::livez))
         .route("/readyz", get(api::readyz))
-        .merge(guarded)
-        .with_state(shown)
+        .with_state(shown);
+    (open, guarded)
 }

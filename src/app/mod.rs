@@ -1,5 +1,6 @@
 //! Joins the parts and owns every task.
 
+mod discovery;
 mod overspill;
 #[cfg(feature = "server")]
 mod serve;

@@ -2,20 +2,20 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::{Duration, SystemTime},
 };
 
-use tokio::{net::TcpListener, runtime::Handle, time::Instant};
+use tokio::{net::TcpListener, runtime::Handle, sync::Notify, task::JoinSet, time::Instant};
 
-use super::status::Status;
+use super::{discovery::Discovery, status::Status};
 use crate::{
     config::{ConfigError, Settings},
     gate::{self, GateListener},
     level::Level,
     load::{self, BytesSent, InFlight, Sampler, Signal, Thresholds, Watched},
     offload::{Admit, ByHash, Control, OffloadLayer, Override, Shared, Snapshot},
-    servers::{Probes, Select, hash},
+    servers::{Probes, Select, hash, warm},
 };
 
 /// Why Overspill could not start.
@@ -28,8 +28,8 @@ pub enum StartError {
     /// Probes and the queue delay need a runtime.
     #[error("must be started within a Tokio runtime")]
     NoRuntime,
-    /// The operating system gives no thread for the sampler.
-    #[error("can't start the sampling thread: {0}")]
+    /// The operating system gives no thread.
+    #[error("can't start a thread: {0}")]
     Thread(#[from] io::Error),
 }
 
@@ -197,7 +197,6 @@ impl Builder {
         })?;
         let compiled = Arc::new(compiled);
         let now = Instant::now();
-        let select = select.unwrap_or_else(|| compiled.select());
         let capacity = load::bandwidth_capacity(&settings.load.bandwidth);
         let control = Control::new(
             compiled.clone(),
@@ -213,7 +212,22 @@ impl Builder {
         watched.extend(signals);
         let shared = Arc::new(Shared::new(control, snapshot, in_flight, bytes_sent, admit));
 
+        shared.scan_ahead()?;
+
         let probes = Probes::start(compiled.servers(), &settings.offload.token);
+        let mut tasks = JoinSet::new();
+        let probes = if settings.offload.discovery.is_on() {
+            let discovery = Discovery::new(&shared, settings.offload.clone(), probes);
+            tasks.spawn(discovery.run());
+            None
+        } else {
+            Some(probes)
+        };
+        tasks.spawn(warm_up(
+            Arc::downgrade(&shared),
+            shared.episodes(),
+            settings.offload.token.clone(),
+        ));
         // The thread must not keep alive what it is kept alive by.
         let weak = Arc::downgrade(&shared);
         let step = move |tick: load::Tick<'_>| {
@@ -229,6 +243,7 @@ impl Builder {
         )?;
         shared.own(Tasks {
             _probes: probes,
+            _tasks: tasks,
             _sampler: Mutex::new(sampler),
         });
         Ok(Overspill {
@@ -238,9 +253,37 @@ impl Builder {
     }
 }
 
+/// So many objects are named to the edges when an episode begins.
+const HOTTEST: usize = 64;
+
+/// Warms the edges up whenever an episode begins.
+async fn warm_up(shared: Weak<Shared>, episodes: Arc<Notify>, token: String) {
+    loop {
+        episodes.notified().await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let snapshot = shared.snapshot().clone();
+        let hottest = shared.hottest(HOTTEST);
+        // Telling takes its time: the state must not live for it.
+        drop(shared);
+        let paths: Vec<Vec<&str>> = (0..snapshot.compiled.servers().len())
+            .map(|server| {
+                let paths = hottest.iter().map(String::as_str);
+                paths
+                    .filter(|path| snapshot.may_fetch(server, path))
+                    .collect()
+            })
+            .collect();
+        warm(snapshot.compiled.servers(), &token, &paths).await;
+    }
+}
+
 /// What ends with the last handle.
 struct Tasks {
-    _probes: Probes,
+    /// Where servers are found, whoever finds them has them.
+    _probes: Option<Probes>,
+    _tasks: JoinSet<()>,
     /// A lock only because a sender may not be shared between threads.
     _sampler: Mutex<Sampler>,
 }

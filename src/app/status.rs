@@ -8,6 +8,7 @@ use crate::{
     load::Reading,
     offload::{Counters, Outcome, Shared},
     rewrite::BailOut,
+    servers::discovery::SourceStatus,
     units::Ratio,
 };
 
@@ -43,8 +44,12 @@ pub struct Status {
     pub signals: Vec<SignalStatus>,
     /// The offload servers.
     pub servers: Vec<ServerStatus>,
+    /// Where servers are found beside the configuration.
+    pub discovery: Vec<SourceStatus>,
     /// Requests since start, by outcome.
     pub requests: RequestCounts,
+    /// Pages that were scanned in the background, before an episode needed their plans.
+    pub pages_scanned_ahead: u64,
     /// Pages whose end went out as it came, by reason.
     pub bail_outs: Vec<(&'static str, u64)>,
 }
@@ -75,8 +80,12 @@ pub struct ServerStatus {
     pub name: String,
     /// Where it is.
     pub url: String,
+    /// Who named it: "configuration", "file" or "srv".
+    pub source: &'static str,
     /// Its load.
     pub load: Option<f64>,
+    /// What its load was: a moving average.
+    pub previous: Option<f64>,
     /// What it reports, while that is fresh.
     pub reported: Option<f64>,
     /// From this load on it gets no more work.
@@ -89,12 +98,16 @@ pub struct ServerStatus {
     pub usable: bool,
     /// Why not, or what is odd about it though it does.
     pub reason: Option<String>,
+    /// The part of its room that it gets: less than 1 while it comes back.
+    pub ramp: f64,
     /// What it is promised now, in bytes a second.
     pub assigned: f64,
     /// All bytes that it was ever promised.
     pub assigned_bytes: u64,
     /// What those cost.
     pub cost: f64,
+    /// What of its budget was spent in this hour, day or month, where it has one.
+    pub spent: Option<f64>,
     /// Pages whose links were pointed to it.
     pub pages: u64,
     /// Those of them that were scanned.
@@ -127,7 +140,8 @@ pub struct RequestCounts {
 impl Status {
     pub(super) fn of(shared: &Shared, uptime: Duration) -> Self {
         let snapshot = shared.snapshot();
-        let servers = snapshot.compiled.servers().iter().zip(&snapshot.servers);
+        let compiled = &snapshot.compiled;
+        let servers = compiled.servers().iter().zip(&snapshot.servers);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime: uptime.as_secs_f64(),
@@ -146,23 +160,29 @@ impl Status {
             in_flight: shared.in_flight.count(),
             bytes_sent: shared.bytes_sent.total(),
             signals: snapshot.readings.iter().map(SignalStatus::of).collect(),
+            discovery: shared.discovery(),
             servers: servers
-                .map(|(server, state)| {
+                .zip(compiled.sources())
+                .map(|((server, state), source)| {
                     let settings = server.settings();
                     let [scanned, spliced] = server.pages();
                     ServerStatus {
                         name: settings.name.clone(),
                         url: settings.url.clone(),
+                        source: source.as_str(),
                         load: state.load,
+                        previous: state.previous,
                         reported: state.reported,
                         threshold: settings.threshold.get(),
                         resume: settings.resume().get(),
                         health: state.health,
                         usable: state.usable,
                         reason: state.reason.clone(),
+                        ramp: state.ramp,
                         assigned: state.assigned_bytes_per_second,
                         assigned_bytes: server.assigned_bytes(),
                         cost: settings.price.of(server.assigned_bytes()),
+                        spent: state.spent,
                         pages: scanned + spliced,
                         pages_scanned: scanned,
                         pages_spliced: spliced,
@@ -171,6 +191,7 @@ impl Status {
                 })
                 .collect(),
             requests: RequestCounts::of(&shared.counters),
+            pages_scanned_ahead: shared.scanned_ahead(),
             bail_outs: BailOut::ALL
                 .into_iter()
                 .map(|reason| (reason.label(), shared.counters.bail_outs(reason)))

@@ -3,15 +3,28 @@
 use super::ConfigArguments;
 use crate::{
     app,
-    config::{ConfigError, Settings},
+    config::{self, ConfigError, Settings},
     problem::Problem,
 };
 
 type BoxError = Box<dyn std::error::Error>;
 
-/// Prints the effective configuration, with secrets hidden; or tells every problem.
+/// Prints the effective configuration, with secrets hidden; or tells every problem, those of the file of servers
+/// included.
 pub(super) fn run(arguments: &ConfigArguments) -> Result<(), BoxError> {
     let settings = checked(arguments, |_| ())?.0;
+    if let Some(file) = &settings.offload.discovery.file {
+        match std::fs::read_to_string(file) {
+            Ok(text) => {
+                config::servers_in(&text).map_err(|problems| ConfigError {
+                    file: Some(file.clone()),
+                    problems,
+                })?;
+            }
+            // It may be written later.
+            Err(error) => eprintln!("overspill: {} can't be read yet: {error}", file.display()),
+        }
+    }
     print!("{}", toml::to_string(&settings.redacted())?);
     Ok(())
 }

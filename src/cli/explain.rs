@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Limited};
+use bytes::Bytes;
+use http::{HeaderMap, Method, response::Parts};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::Serialize;
 use url::Url;
@@ -15,7 +17,12 @@ use url::Url;
 use super::{ExplainArguments, check::settings};
 use crate::{
     config::Settings,
-    rewrite::{BailOut, Finding, Kinds, OwnHosts, Page, Rules, Target, csp, explain},
+    rewrite::{
+        BailOut, Finding, Kinds, OwnHosts, Page, Rules, Target,
+        coding::decode_all,
+        csp, explain,
+        headers::{Unqualified, qualifies},
+    },
     servers::server_url,
 };
 
@@ -29,8 +36,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A page, and where it stands.
 struct Source {
     url: Url,
-    headers: http::HeaderMap,
-    body: Vec<u8>,
+    /// Those of the response; a file has none.
+    parts: Option<Parts>,
+    body: Bytes,
+}
+
+/// What was found in a page.
+struct Seen {
+    findings: Vec<Finding>,
+    /// Why its end was not looked at.
+    bail_out: Option<BailOut>,
+    /// Why none of it is looked at.
+    unqualified: Option<Unqualified>,
+    server: Server,
+}
+
+/// What is told of a page.
+struct Told<'a> {
+    lines: Vec<Line<'a>>,
+    bail_out: Option<BailOut>,
+    unqualified: Option<Unqualified>,
 }
 
 /// One link, for machines.
@@ -50,14 +75,19 @@ struct Line<'a> {
 pub(super) fn run(arguments: &ExplainArguments) -> Result<(), BoxError> {
     let settings = settings(&arguments.config)?;
     let source = read(&arguments.page)?;
-    let (findings, bail_out, server) = look(&settings, &source)?;
-    let lines: Vec<_> = findings.iter().map(|found| line(found, &server)).collect();
+    let seen = look(&settings, &source)?;
+    let found = seen.findings.iter();
+    let told = Told {
+        lines: found.map(|found| line(found, &seen.server)).collect(),
+        bail_out: seen.bail_out,
+        unqualified: seen.unqualified,
+    };
     let out = io::stdout();
     let written = if arguments.json {
-        json(&lines, bail_out, out.lock())
+        json(&told, out.lock())
     } else {
         let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        text(&lines, bail_out, colour, out.lock())
+        text(&told, colour, out.lock())
     };
     match written {
         // Who reads has seen enough.
@@ -72,26 +102,46 @@ struct Server {
     kinds: Kinds,
 }
 
-fn look(
-    settings: &Settings,
-    source: &Source,
-) -> Result<(Vec<Finding>, Option<BailOut>, Server), BoxError> {
+fn look(settings: &Settings, source: &Source) -> Result<Seen, BoxError> {
+    let none = HeaderMap::new();
+    let headers = source.parts.as_ref().map_or(&none, |parts| &parts.headers);
     let rules = Rules::new(&settings.rewrite).map_err(|errors| errors[0].to_string())?;
     let hosts = OwnHosts::new(&settings.primary.hosts).unwrap_or_default();
     let host = &source.url[url::Position::BeforeHost..url::Position::AfterPort];
     let path = &source.url[url::Position::BeforePath..url::Position::AfterQuery];
     let page = Page::new(source.url.scheme() == "https", host, path, Arc::new(hosts))
         .ok_or("the page's address has no host")?
-        .with_base_allowed(!csp::restricts_base(&source.headers))
-        .with_styles_hashed(csp::hashes_inline_styles(&source.headers));
+        .with_base_allowed(!csp::restricts_base(headers))
+        .with_styles_hashed(csp::hashes_inline_styles(headers));
     // Without a server: one that takes everything.
     let target = match settings.offload.servers.first() {
         Some(server) => Target::new(&server.name, &server_url(&server.url)?, server.cors)?,
         None => Target::new("any", &Url::parse("https://offload.invalid")?, true)?,
     };
-    let kinds = csp::allow(&mut source.headers.clone(), target.origin(), target.kinds());
-    let (findings, bail_out) = explain(Arc::new(rules), page, &source.body);
-    Ok((findings, bail_out, Server { target, kinds }))
+    let kinds = csp::allow(&mut headers.clone(), target.origin(), target.kinds());
+    let coding = match &source.parts {
+        Some(parts) => qualifies(parts, &Method::GET, target.cors()),
+        None => Ok(None),
+    };
+    let (body, unqualified) = match coding {
+        Ok(Some(coding)) => {
+            let body = decode_all(coding, &source.body, LARGEST);
+            (
+                body.map_err(|error| format!("{}: {error}", source.url))?,
+                None,
+            )
+        }
+        Ok(None) => (source.body.clone(), None),
+        // What is no page has no links.
+        Err(unqualified) => (Bytes::new(), Some(unqualified)),
+    };
+    let (findings, bail_out) = explain(Arc::new(rules), page, &body);
+    Ok(Seen {
+        findings,
+        bail_out,
+        unqualified,
+        server: Server { target, kinds },
+    })
 }
 
 fn line<'a>(found: &'a Finding, server: &Server) -> Line<'a> {
@@ -117,21 +167,33 @@ fn line<'a>(found: &'a Finding, server: &Server) -> Line<'a> {
     }
 }
 
-fn json(lines: &[Line<'_>], bail_out: Option<BailOut>, mut out: impl Write) -> io::Result<()> {
-    let all = serde_json::json!({ "links": lines, "bail_out": bail_out.map(BailOut::label) });
+fn json(told: &Told<'_>, mut out: impl Write) -> io::Result<()> {
+    let all = serde_json::json!({
+        "links": told.lines,
+        "bail_out": told.bail_out.map(BailOut::label),
+        "unqualified": told.unqualified.map(Unqualified::label),
+    });
     writeln!(out, "{all}")
 }
 
-fn text(
-    lines: &[Line<'_>],
-    bail_out: Option<BailOut>,
-    colour: bool,
-    mut out: impl Write,
-) -> io::Result<()> {
-    let place = |line: &Line<'_>| format!("{} {}", line.element, line.attribute);
+/// As it may be written to a terminal: what a page contains must not steer it.
+fn shown(text: &str) -> String {
+    text.escape_debug().to_string()
+}
+
+fn text(told: &Told<'_>, colour: bool, mut out: impl Write) -> io::Result<()> {
+    let lines = &told.lines;
+    if let Some(reason) = told.unqualified {
+        return writeln!(
+            out,
+            "nothing moves, the response goes out as it is: {}",
+            reason.reason()
+        );
+    }
+    let place = |line: &Line<'_>| format!("{} {}", shown(line.element), shown(line.attribute));
     let width = lines
         .iter()
-        .map(|line| place(line).len())
+        .map(|line| place(line).chars().count())
         .max()
         .unwrap_or(0);
     for line in lines {
@@ -141,23 +203,18 @@ fn text(
             ("stays", "\x1b[33m")
         };
         let (paint, end) = if colour { (paint, "\x1b[0m") } else { ("", "") };
-        let shown: String = line
-            .resolved
-            .unwrap_or(line.value)
-            .chars()
-            .take(120)
-            .collect();
-        let shown = shown.escape_debug().to_string();
+        let value = line.resolved.unwrap_or(line.value).chars().take(120);
         writeln!(
             out,
-            "{paint}{word}{end}  {:width$}  {shown}  {}",
+            "{paint}{word}{end}  {:width$}  {}  {}",
             place(line),
+            shown(&value.collect::<String>()),
             line.reason
         )?;
     }
     let moved = lines.iter().filter(|line| line.moved).count();
     writeln!(out, "{moved} of {} links move", lines.len())?;
-    match bail_out {
+    match told.bail_out {
         Some(reason) => writeln!(
             out,
             "the rest of the page stays as it is: {}",
@@ -175,8 +232,8 @@ fn read(page: &str) -> Result<Source, BoxError> {
             Ok(Source {
                 // A file stands nowhere: as if it were the site's first page.
                 url: Url::parse("http://localhost/")?,
-                headers: http::HeaderMap::new(),
-                body,
+                parts: None,
+                body: body.into(),
             })
         }
     }
@@ -195,7 +252,7 @@ fn fetch(url: Url) -> Result<Source, BoxError> {
         let client = Client::builder(TokioExecutor::new()).build(https);
         let request = http::Request::get(url.as_str())
             .header(http::header::ACCEPT, "text/html")
-            .body(http_body_util::Empty::<bytes::Bytes>::new())?;
+            .body(Empty::<Bytes>::new())?;
         let answer = async {
             let (parts, body) = client.request(request).await?.into_parts();
             let body = Limited::new(body, LARGEST).collect().await?.to_bytes();
@@ -210,8 +267,8 @@ fn fetch(url: Url) -> Result<Source, BoxError> {
         }
         Ok(Source {
             url,
-            headers: parts.headers,
-            body: body.to_vec(),
+            parts: Some(parts),
+            body,
         })
     })
 }

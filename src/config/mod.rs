@@ -18,6 +18,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+#[cfg(feature = "server")]
+use crate::edge::EdgeSettings;
 use crate::{
     admin::AdminSettings,
     load,
@@ -26,6 +28,7 @@ use crate::{
     },
     problem::Problem,
     rewrite,
+    servers::ServerSettings,
 };
 
 /// Where the configuration is when nobody says where.
@@ -51,6 +54,14 @@ pub struct Settings {
     pub throttle: ThrottleSettings,
     /// How a connection is closed unanswered.
     pub drop: DropSettings,
+    /// The offload server's part: `overspill edge`.
+    #[cfg(feature = "server")]
+    pub edge: EdgeSettings,
+    /// Of no use without the program; one file may serve both.
+    #[cfg(not(feature = "server"))]
+    #[doc(hidden)]
+    #[serde(skip_serializing)]
+    pub edge: serde::de::IgnoredAny,
     /// Where the operator looks.
     pub admin: AdminSettings,
 }
@@ -62,6 +73,23 @@ pub struct ConfigError {
     pub file: Option<PathBuf>,
     /// At least one.
     pub problems: Vec<Problem>,
+}
+
+/// The servers of a file of `offload.discovery`.
+///
+/// # Errors
+/// Every problem, each with its key.
+pub fn servers_in(text: &str) -> Result<Vec<ServerSettings>, Vec<Problem>> {
+    let tree = tree::servers(tree::read_text(text).map_err(|problem| vec![problem])?)?;
+    let (settings, problems) = Settings::from_tree(Ok(tree));
+    if problems.is_empty() {
+        return Ok(settings.offload.servers);
+    }
+    let in_file = |problem: Problem| {
+        let own = |text: &str| text.replace("offload.servers", "servers");
+        Problem::new(own(&problem.key), own(&problem.message))
+    };
+    Err(problems.into_iter().map(in_file).collect())
 }
 
 impl fmt::Display for ConfigError {
@@ -178,6 +206,8 @@ impl Settings {
     fn check_into(&self, problems: &mut Vec<Problem>) {
         check::load(&self.load, problems);
         self.admin.check(problems);
+        #[cfg(feature = "server")]
+        self.edge.check(problems);
         if let Err(found) = self.compile() {
             problems.extend(found);
         }
@@ -209,6 +239,8 @@ impl Settings {
                 HIDDEN.clone_into(secret);
             }
         }
+        #[cfg(feature = "server")]
+        shown.edge.hide_secrets(HIDDEN);
         if let Some(key) = shown
             .offload
             .identity

@@ -13,11 +13,12 @@ use crate::problem::Problem;
 pub(super) type Tree = Map<String, Value>;
 
 /// Lists that the environment may give as `a,b`.
-const LISTS: [&str; 9] = [
+const LISTS: [&str; 10] = [
     "primary.hosts",
     "primary.trusted_proxies",
     "offload.select",
     "offload.redirect",
+    "edge.hosts",
     "rewrite.include",
     "rewrite.exclude",
     "rewrite.attributes",
@@ -57,6 +58,20 @@ pub(super) fn read(
 /// The text alone.
 pub(super) fn read_text(text: &str) -> Result<Tree, Problem> {
     collect(File::from_str(text, FileFormat::Toml), "the configuration")
+}
+
+/// The tree of a configuration whose servers are those of `file`, which holds nothing else.
+pub(super) fn servers(mut file: Tree) -> Result<Tree, Vec<Problem>> {
+    let servers = file.remove("servers");
+    let mut others: Vec<_> = file.into_keys().collect();
+    others.sort();
+    if !others.is_empty() {
+        let problem = |key| Problem::new(key, "is no key of this file: expected `[[servers]]`");
+        return Err(others.into_iter().map(problem).collect());
+    }
+    let servers = servers.map(|servers| ("servers".to_owned(), servers));
+    let offload = Value::new(None, ValueKind::Table(servers.into_iter().collect()));
+    Ok([("offload".to_owned(), offload)].into())
 }
 
 fn collect(source: impl Source + Send + Sync + 'static, name: &str) -> Result<Tree, Problem> {
@@ -242,6 +257,8 @@ fn unknown_variant(text: &str) -> Option<String> {
         "DropMethod" => expected::<offload::DropMethod>(),
         "BandwidthSource" => expected::<load::BandwidthSource>(),
         "Criterion" => expected::<servers::Criterion>(),
+        "SpreadBy" => expected::<servers::SpreadBy>(),
+        "Period" => expected::<servers::Period>(),
         "ReportKind" => expected::<servers::ReportKind>(),
         _ => return None,
     })

@@ -12,7 +12,12 @@ use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{counters::Outcome, shared::Shared, streaming::Streaming};
+use super::{
+    ahead::{Sighting, is_over},
+    counters::Outcome,
+    shared::Shared,
+    streaming::Streaming,
+};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -89,6 +94,8 @@ pin_project! {
     enum Kind<B> {
         /// As it came.
         Passing { #[pin] inner: B },
+        /// As it came, while its bytes are taken note of.
+        Watched { #[pin] inner: B, sighting: Option<Box<Sighting>> },
         /// For a HEAD: what is left of the inner body is not its length any more.
         Headless { #[pin] inner: B },
         /// Rewritten.
@@ -113,6 +120,18 @@ impl<B> OffloadBody<B> {
 
     pub(super) fn passing(inner: B, account: Account) -> Self {
         Self::new(Kind::Passing { inner }, Some(account.answered()))
+    }
+
+    /// `sighting`: it is a page that was not seen yet.
+    pub(super) fn watched(inner: B, sighting: Option<Box<Sighting>>, account: Account) -> Self {
+        let kind = match sighting {
+            Some(sighting) => Kind::Watched {
+                inner,
+                sighting: Some(sighting),
+            },
+            None => Kind::Passing { inner },
+        };
+        Self::new(kind, Some(account.answered()))
     }
 
     pub(super) fn headless(inner: B, account: Account) -> Self {
@@ -142,12 +161,35 @@ impl<B> fmt::Debug for OffloadBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             Kind::Passing { .. } => "passing",
+            Kind::Watched { .. } => "watched",
             Kind::Headless { .. } => "headless",
             Kind::Rewriting { .. } => "rewriting",
             Kind::Full { .. } => "full",
             Kind::Nothing => "nothing",
         };
         f.debug_tuple("OffloadBody").field(&kind).finish()
+    }
+}
+
+/// Without a copy where the data is `Bytes` already.
+fn passed_on<D: Buf, E: Into<BoxError>>(
+    frame: Result<Frame<D>, E>,
+) -> Result<Frame<Bytes>, BoxError> {
+    frame
+        .map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+        .map_err(Into::into)
+}
+
+/// Takes note of what passes; of a page that breaks off nothing is learnt.
+fn watch(frame: &Option<Result<Frame<Bytes>, BoxError>>, sighting: &mut Option<Box<Sighting>>) {
+    match frame {
+        Some(Ok(frame)) => {
+            if let (Some(data), Some(page)) = (frame.data_ref(), sighting.take()) {
+                *sighting = page.pass(data);
+            }
+        }
+        Some(Err(_)) => *sighting = None,
+        None => {}
     }
 }
 
@@ -166,14 +208,21 @@ where
         let this = self.project();
         let frame = match this.kind.project() {
             KindProjection::Passing { inner } | KindProjection::Headless { inner } => {
-                ready!(inner.poll_frame(cx)).map(|frame| {
-                    // Without a copy where the data is `Bytes` already.
-                    frame
-                        .map(|frame| {
-                            frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
-                        })
-                        .map_err(Into::into)
-                })
+                ready!(inner.poll_frame(cx)).map(passed_on)
+            }
+            KindProjection::Watched {
+                mut inner,
+                sighting,
+            } => {
+                let frame = ready!(inner.as_mut().poll_frame(cx)).map(passed_on);
+                watch(&frame, sighting);
+                let whole = frame.is_none() || is_over(&*inner);
+                if let Some(account) = this.account.as_ref()
+                    && let Some(sighting) = sighting.take_if(|_| whole)
+                {
+                    sighting.finish(&account.shared.ahead);
+                }
+                frame
             }
             KindProjection::Rewriting { inner, page } => {
                 let shared = this.account.as_ref().map(|account| &*account.shared);
@@ -192,7 +241,9 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Passing { inner } | Kind::Headless { inner } => inner.is_end_stream(),
+            Kind::Passing { inner } | Kind::Watched { inner, .. } | Kind::Headless { inner } => {
+                inner.is_end_stream()
+            }
             Kind::Rewriting { page, .. } => page.is_over(),
             Kind::Full { bytes } => bytes.is_none(),
             Kind::Nothing => false,
@@ -201,7 +252,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Passing { inner } => inner.size_hint(),
+            Kind::Passing { inner } | Kind::Watched { inner, .. } => inner.size_hint(),
             Kind::Headless { .. } | Kind::Rewriting { .. } => SizeHint::default(),
             Kind::Full { bytes } => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))

@@ -6,6 +6,7 @@ use globset::GlobSet;
 use http::HeaderName;
 use ipnet::IpNet;
 use tokio::time::Instant;
+use url::Url;
 
 use super::{
     overloaded::Overloaded,
@@ -19,7 +20,11 @@ use crate::{
     level::Share,
     problem::Problem,
     rewrite::{self, OwnHosts, Rules, Target, headers::Tag},
-    servers::{self, Server, Servers, networks},
+    servers::{
+        self, Server, ServerSettings, Servers, SpreadBy,
+        discovery::{Found, Source},
+        networks,
+    },
 };
 
 /// The parts of the configuration that the layer is made from.
@@ -40,7 +45,7 @@ pub struct Parts<'a> {
 }
 
 /// What the request path reads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Compiled {
     pub(super) mode: Mode,
     pub(super) share: Share,
@@ -53,9 +58,14 @@ pub struct Compiled {
     pub(super) rules: Arc<Rules>,
     /// The `src` of the fallback script, where pages get one.
     pub(super) fallback: Option<Arc<str>>,
+    pub(super) spread: SpreadBy,
     pub(super) servers: Servers,
     /// In the order of `servers`.
     pub(super) targets: Vec<ServerTarget>,
+    /// Who named them, in the same order.
+    pub(super) sources: Vec<Source>,
+    /// Names them all, and the rules.
+    pub(super) targets_version: u64,
     pub(super) policy: servers::Policy,
     /// A handful: comparing them costs less than hashing the path.
     pub(super) bypass_paths: Vec<String>,
@@ -76,7 +86,7 @@ pub(super) struct ServerTarget {
 }
 
 /// Where the identity is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Identity {
     Cookie { name: String, key: Option<String> },
     Header(HeaderName),
@@ -120,8 +130,8 @@ impl Compiled {
             .iter()
             .map(|server| server.name.as_str())
             .collect();
-        let policy = servers::Policy::new(&offload.select, &offload.clients, &names);
-        let policy = or_problems(policy, &mut problems, |problem| problem);
+        offload.discovery.check(&mut problems);
+        let policy = or_problems(policy(offload, &names), &mut problems, |problem| problem);
         let overloaded = Overloaded::new(throttle.page.as_deref(), throttle.retry_after);
         let overloaded = or_problems(
             overloaded.map_err(|problem| vec![problem]),
@@ -184,7 +194,10 @@ impl Compiled {
             throttle_drops: throttle.action == ThrottleAction::Drop,
             stay: Stay::new(throttle.stay, &offload.token),
             drop_method: parts.drop.method,
+            spread: offload.spread,
+            sources: vec![Source::Configuration; servers.len()],
             servers: servers.into(),
+            targets_version: targets_version(&targets),
             targets,
             fallback: parts.rewrite.fallback.then(super::fallback::src),
             rules: Arc::new(match rules {
@@ -205,6 +218,58 @@ impl Compiled {
         } else {
             Err(problems)
         }
+    }
+
+    /// The same with these servers; [`None`] where they are the same. Those that stay, by their names and URLs, keep
+    /// what is known of them. What is wrong with the others was told by who found them: they are left out.
+    pub(super) fn with_servers(
+        &self,
+        offload: &OffloadSettings,
+        found: &[Found],
+        now: Instant,
+    ) -> Option<Self> {
+        let (mut servers, mut targets, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        for Found { settings, source } in found {
+            let Some((url, target)) = target(settings, &self.rules) else {
+                continue;
+            };
+            let known = self
+                .servers
+                .iter()
+                .find(|known| known.name() == settings.name && *known.url() == url);
+            servers.push(match known {
+                Some(known) if known.settings() == settings => known.clone(),
+                Some(known) => Arc::new(known.renewed(settings.clone(), url)),
+                None => Arc::new(Server::new(settings.clone(), url, now)),
+            });
+            targets.push(target);
+            sources.push(*source);
+        }
+        let is_same = servers.len() == self.servers.len()
+            && sources == self.sources
+            && servers
+                .iter()
+                .zip(self.servers.iter())
+                .all(|(new, known)| Arc::ptr_eq(new, known));
+        if is_same {
+            return None;
+        }
+        let names: Vec<&str> = servers.iter().map(|server| server.name()).collect();
+        // The rules were in order with other names, so they are with these.
+        let policy = policy(offload, &names).ok()?;
+        Some(Self {
+            policy,
+            servers: servers.into(),
+            targets_version: targets_version(&targets),
+            targets,
+            sources,
+            ..self.clone()
+        })
+    }
+
+    /// Who named the servers, in their order.
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
     }
 
     /// The offload servers.
@@ -279,29 +344,44 @@ fn servers(
                 format_args!("must be unlike every other server's, found {:?} at `offload.servers[{first}]` too", settings.name),
             ));
         }
-        // What is wrong with the URL was told by `check`.
-        let Ok(url) = servers::server_url(&settings.url) else {
+        // Without rules the configuration is refused anyway; what is wrong with the URL was told by `check`.
+        let Some((url, target)) = rules.and_then(|rules| target(settings, rules)) else {
             continue;
         };
-        let Ok(target) = Target::new(&settings.name, &url, settings.cors) else {
-            problems.push(Problem::new(
-                format!("{key}.url"),
-                "can't be the beginning of a link",
-            ));
-            continue;
-        };
-        // Without rules the configuration is refused anyway.
-        targets.extend(rules.map(|rules| {
-            let tag = Tag::new(&target, rules);
-            ServerTarget {
-                version: servers::hash::bytes(format!("{tag} {}", target.prefix()).as_bytes()),
-                tag,
-                target: Arc::new(target),
-            }
-        }));
+        targets.push(target);
         servers.push(Arc::new(Server::new(settings.clone(), url, now)));
     }
     (servers, targets)
+}
+
+/// Where a server is, and what pages make of it.
+fn target(settings: &ServerSettings, rules: &Rules) -> Option<(Url, ServerTarget)> {
+    let url = servers::server_url(&settings.url).ok()?;
+    let target = Target::new(&settings.name, &url, settings.cors).ok()?;
+    let tag = Tag::new(&target, rules);
+    let target = ServerTarget {
+        version: servers::hash::bytes(format!("{tag} {}", target.prefix()).as_bytes()),
+        tag,
+        target: Arc::new(target),
+    };
+    Some((url, target))
+}
+
+fn policy(offload: &OffloadSettings, names: &[&str]) -> Result<servers::Policy, Vec<Problem>> {
+    let (select, clients) = (&offload.select, &offload.clients);
+    if offload.discovery.is_on() {
+        servers::Policy::while_more_may_come(select, clients, names)
+    } else {
+        servers::Policy::new(select, clients, names)
+    }
+}
+
+fn targets_version(targets: &[ServerTarget]) -> u64 {
+    let mut version = servers::hash::Running::default();
+    targets
+        .iter()
+        .for_each(|target| version.add(target.version));
+    version.end()
 }
 
 // === impl Identity ===

@@ -9,11 +9,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{compiled::Compiled, settings::Mode, snapshot::Snapshot};
+use super::{compiled::Compiled, settings::Mode, snapshot::Snapshot, spread::Full};
 use crate::{
     level::{Level, Machine, MachineSettings, Share, ShareController, SignalLoad, Turned},
     load::Reading,
-    servers::{Candidate, Choose, Select, ServerState},
+    servers::{Candidate, Choose, Select, Server, ServerState, SpreadBy},
     units::{BitRate, Ratio},
 };
 
@@ -23,11 +23,16 @@ const EPOCH: Duration = Duration::from_secs(30);
 /// Well above the smoothing, so that what has just been moved can show first.
 const MOVED_ALL: Duration = Duration::from_secs(4);
 
+/// Where objects are spread, a server begins to hand some on when one part in so many of its room is left.
+const KEEPS: f64 = 4.0;
+
 /// Decides, step by step.
 #[derive(Debug)]
 pub struct Control {
     compiled: Arc<Compiled>,
     select: Arc<dyn Select>,
+    /// It is the configuration's, and goes with its servers.
+    own_policy: bool,
     machine: Machine,
     share: ShareController,
     began: Instant,
@@ -67,16 +72,19 @@ pub struct Input<'a> {
 // === impl Control ===
 
 impl Control {
-    /// Begins at `normal`.
+    /// Begins at `normal`. `select`: a selection other than the configuration's.
     #[must_use]
     pub fn new(
         compiled: Arc<Compiled>,
         release: Ratio,
         capacity: Option<BitRate>,
-        select: Arc<dyn Select>,
+        select: Option<Arc<dyn Select>>,
         now: Instant,
     ) -> Self {
+        let own_policy = select.is_none();
+        let select = select.unwrap_or_else(|| compiled.select());
         Self {
+            own_policy,
             machine: Machine::new(MachineSettings {
                 hold: compiled.hold,
                 release,
@@ -99,6 +107,33 @@ impl Control {
     #[must_use]
     pub fn choose(&self) -> Arc<dyn Choose> {
         self.choose.clone()
+    }
+
+    /// The configuration as of now.
+    pub(super) const fn compiled(&self) -> &Arc<Compiled> {
+        &self.compiled
+    }
+
+    /// Goes on with other servers. What does not hang on them goes on as it was.
+    pub(super) fn replace(&mut self, compiled: Arc<Compiled>) {
+        let was_usable = |server: &Server| {
+            let mut known = self.compiled.servers.iter().zip(&self.usable);
+            known.any(|(known, usable)| {
+                *usable && known.name() == server.name() && known.url() == server.url()
+            })
+        };
+        self.usable = compiled
+            .servers
+            .iter()
+            .map(|server| was_usable(server))
+            .collect();
+        if self.own_policy {
+            self.select = compiled.select();
+        }
+        // Positions are others now: there is no choosing by the old ones.
+        self.candidates.clear();
+        self.choose = Arc::from(self.select.prepare(&[]));
+        self.compiled = compiled;
     }
 
     /// Holds a level by hand, or lets it go.
@@ -134,7 +169,7 @@ impl Control {
             })
             .collect();
 
-        let servers = self.observe_servers(now);
+        let servers = self.observe_servers(now, input.wall);
         self.observe_level(&signals, &readings, elapsed, now);
         let natural = self.machine.level();
         let turned = match natural {
@@ -163,6 +198,10 @@ impl Control {
             epoch: now.saturating_duration_since(self.began).as_secs() / EPOCH.as_secs(),
             hold_left: self.machine.hold_left(now),
             servers,
+            full: match self.compiled.spread {
+                SpreadBy::Page => Full::default(),
+                SpreadBy::Object => Full::new(self.compiled.servers.len()),
+            },
             choose: self.choose.clone(),
             readings,
             primary_assigned: input.primary_assigned,
@@ -177,7 +216,9 @@ impl Control {
     fn apply(&self, overridden: Override, snapshot: &mut Snapshot, now: Instant) {
         snapshot.level = overridden.level;
         snapshot.overridden_until = Some(overridden.until);
-        snapshot.hold_left = overridden.until.saturating_duration_since(now);
+        // It can be let go at any moment: what pages promise of it may not outlast that for long.
+        let left = overridden.until.saturating_duration_since(now);
+        snapshot.hold_left = left.min(self.compiled.hold);
         snapshot.share = match (overridden.level, self.compiled.share) {
             (Level::Normal, _) => Ratio::ZERO,
             (_, Share::Fixed(share)) => share,
@@ -259,13 +300,13 @@ impl Control {
         }
     }
 
-    fn observe_servers(&mut self, now: Instant) -> Vec<ServerState> {
+    fn observe_servers(&mut self, now: Instant, wall: SystemTime) -> Vec<ServerState> {
         let servers = self.compiled.servers.clone();
         let states: Vec<ServerState> = servers
             .iter()
             .zip(&mut self.usable)
             .map(|(server, usable)| {
-                let state = server.state(*usable, now);
+                let state = server.state(now, wall);
                 if state.usable != *usable {
                     tracing::info!(
                         server = server.name(),
@@ -285,19 +326,37 @@ impl Control {
         let candidates: Vec<Candidate> = servers
             .iter()
             .zip(&states)
-            .map(|(server, state)| {
+            .zip(&self.compiled.sources)
+            .map(|((server, state), source)| {
                 let settings = server.settings();
-                let free = (settings.threshold.get() - state.load.unwrap_or(0.0)).max(0.0);
+                let threshold = settings.threshold.get();
+                // What was counts as much as what is: a spike must not chase everyone away, nor a lull draw
+                // everyone in.
+                let load = match (state.load, state.previous) {
+                    (Some(load), Some(previous)) => f64::midpoint(load, previous),
+                    (load, _) => load.unwrap_or(0.0),
+                };
+                let free = (threshold - load) / threshold;
+                // An object that moves is fetched once more by another cache. So where objects are spread a
+                // server keeps all of its own until it is nearly full.
+                let free = match self.compiled.spread {
+                    SpreadBy::Page => free,
+                    SpreadBy::Object => free * KEEPS,
+                };
+                let free = free.clamp(0.0, 1.0) * state.ramp;
                 let capacity = settings
                     .capacity
                     .filter(|_| all_known)
                     .map_or(1.0, BitRate::bytes_per_second);
+                let most = threshold * capacity * source.weight();
                 Candidate {
                     name: settings.name.clone(),
                     usable: state.usable,
+                    rank: source.rank(),
                     price: settings.price,
                     // In steps, so that the table is not made anew for a breath of wind.
-                    room: (free * 32.0).ceil() / 32.0 * capacity,
+                    room: (free * 32.0).ceil() / 32.0 * most,
+                    most,
                 }
             })
             .collect();

@@ -56,10 +56,9 @@ impl World {
         )
         .unwrap();
         let compiled = Arc::new(compiled);
-        let select = compiled.select();
         let capacity = "8Mbit/s".parse().ok();
         Self {
-            control: Control::new(compiled, ratio(0.05), capacity, select, now),
+            control: Control::new(compiled, ratio(0.05), capacity, None, now),
             now,
         }
     }
@@ -343,4 +342,101 @@ fn the_hold_that_is_left_is_told() {
         (over.level, over.hold_left),
         (Level::Normal, Duration::ZERO)
     );
+}
+
+#[test]
+fn a_level_held_by_hand_promises_no_more_than_a_hold_since_it_can_be_let_go() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 30);
+    let (now, level) = (world.now, Level::Offload);
+    let until = now + Duration::from_secs(3600);
+    world.control.hold(Some(Override { level, until }), now);
+    assert_eq!(world.after(1.0, 0.1).hold_left, Duration::from_secs(30));
+    let until = world.now + Duration::from_secs(10);
+    world
+        .control
+        .hold(Some(Override { level, until }), world.now);
+    assert_eq!(world.after(1.0, 0.1).hold_left, Duration::from_secs(9));
+}
+
+mod other_servers {
+    use super::*;
+    use crate::servers::discovery::{Found, Source};
+
+    fn found(names: &[&str]) -> Vec<Found> {
+        names
+            .iter()
+            .map(|name| Found {
+                settings: server(name),
+                source: Source::File,
+            })
+            .collect()
+    }
+
+    fn choices(snapshot: &Snapshot) -> Vec<String> {
+        (0..1000u64)
+            .map(|visitor| {
+                let client = Client {
+                    hash: hash::mix(visitor),
+                    address: None,
+                    identity: None,
+                };
+                let chosen = snapshot.choose.choose(&client, &|_| true).unwrap();
+                snapshot.compiled.servers[chosen].name().to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_episode_goes_on_and_so_does_what_is_known_of_who_stays() {
+        let mut world = World::new(Mode::Enforce, Share::Auto, 30);
+        let before = world.after(10.0, 0.9);
+        assert!(before.level >= Level::Offload);
+        let share = before.share;
+        before.compiled.servers[0].assign(300_000, world.now);
+        let list = found(&["b", "a", "c"]);
+        let offload = OffloadSettings::default();
+        let compiled = world.control.compiled().clone();
+        let next = compiled.with_servers(&offload, &list, world.now).unwrap();
+        assert!(Arc::ptr_eq(&next.servers[1], &before.compiled.servers[0]));
+        world.control.replace(Arc::new(next));
+        let after = world.after(0.25, 0.9);
+        assert!(after.level == before.level && after.share >= share);
+        assert!(after.hold_left > Duration::ZERO);
+        assert!(after.servers.iter().all(|server| server.usable));
+        assert!(after.servers[1].assigned_bytes_per_second > 0.0);
+        // The same list again is none.
+        let compiled = world.control.compiled().clone();
+        assert!(compiled.with_servers(&offload, &list, world.now).is_none());
+        // An order of its own moves nobody.
+        let order = compiled.with_servers(&offload, &found(&["c", "b", "a"]), world.now);
+        world.control.replace(Arc::new(order.unwrap()));
+        assert_eq!(choices(&world.after(0.25, 0.9)), choices(&after));
+        let none = compiled.with_servers(&offload, &[], world.now).unwrap();
+        world.control.replace(Arc::new(none));
+        let nobody = world.after(0.25, 0.9);
+        assert!(nobody.servers.is_empty());
+    }
+
+    #[test]
+    fn when_one_goes_the_others_keep_their_visitors_and_a_returning_one_gets_its_own() {
+        let mut world = World::new(Mode::Enforce, Share::Auto, 30);
+        let offload = OffloadSettings::default();
+        let mut list = |names: &[&str]| {
+            let compiled = world.control.compiled().clone();
+            let next = compiled.with_servers(&offload, &found(names), world.now);
+            world.control.replace(Arc::new(next.unwrap()));
+            choices(&world.after(0.25, 0.5))
+        };
+        let all = list(&["a", "b", "c", "d", "e"]);
+        let without = list(&["a", "b", "d", "e"]);
+        let moved = all
+            .iter()
+            .zip(&without)
+            .filter(|(all, without)| *all != "c" && all != without);
+        assert!(
+            moved.count() < 60,
+            "a few in a hundred, since the list is another"
+        );
+        assert_eq!(list(&["a", "b", "c", "d", "e"]), all);
+    }
 }

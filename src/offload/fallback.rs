@@ -7,7 +7,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::servers::hash;
 
-const SCRIPT: &str = include_str!("../../static/fallback.js");
+/// `static/fallback.js`, made small.
+const SCRIPT: &str = include_str!("../../static/fallback.min.js");
 
 /// Under its name it never changes, so that it can be cached for long.
 static PATH: LazyLock<Arc<str>> = LazyLock::new(|| {
@@ -46,7 +47,17 @@ pub(super) fn response<B>(request: &Request<B>) -> Response<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::Digest;
+
     use super::*;
+
+    #[test]
+    fn the_script_is_made_of_its_source() {
+        // Made anew by scripts/minify, which says what stands here.
+        let source = sha2::Sha256::digest(include_str!("../../static/fallback.js"));
+        let source = u64::from_be_bytes(source[..8].try_into().unwrap());
+        assert_eq!(format!("{source:016x}"), "e7d9c855f0fe1552");
+    }
 
     #[test]
     fn the_script_is_small_and_cacheable() {

@@ -11,6 +11,7 @@ use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 
 use super::{
+    ahead::Sighting,
     body::{Account, BoxError, OffloadBody},
     page::{Answer, Gathering, Rewriting},
     service::let_stay,
@@ -23,6 +24,8 @@ pin_project! {
     pub struct ResponseFuture<F, B> {
         #[pin]
         state: State<F, B>,
+        // Whoever asked is told that its token is not ours.
+        telling: bool,
     }
 }
 
@@ -56,6 +59,8 @@ pub(super) enum Passing {
         get: bool,
         /// Rare, and large: the future is moved often.
         stay: Option<Box<HeaderValue>>,
+        /// Of what was not seen before, at `normal`.
+        sighting: Option<Box<Sighting>>,
     },
 }
 
@@ -67,7 +72,15 @@ impl Passing {
             path,
             get: method == Method::GET,
             stay: None,
+            sighting: None,
         }
+    }
+
+    pub(super) fn watched(mut self, sighted: Option<Sighting>) -> Self {
+        if let Self::Whole { sighting, .. } = &mut self {
+            *sighting = sighted.map(Box::new);
+        }
+        self
     }
 
     pub(super) fn staying(mut self, cookie: Option<HeaderValue>) -> Self {
@@ -127,8 +140,13 @@ impl Passing {
     where
         B: HttpBody,
     {
-        let (path, get, stay) = match self {
-            Self::Whole { path, get, stay } => (path, get, stay),
+        let (path, get, stay, sighting) = match self {
+            Self::Whole {
+                path,
+                get,
+                stay,
+                sighting,
+            } => (path, get, stay, sighting),
             Self::Unseen => return response.map(|body| OffloadBody::passing(body, account)),
             Self::Pull { path } => {
                 learn_private(&response, path, &account);
@@ -154,16 +172,27 @@ impl Passing {
             }
         }
         let_stay(response.headers_mut(), stay.map(|cookie| *cookie));
-        response.map(|body| OffloadBody::passing(body, account))
+        let Some(sighting) = sighting else {
+            return response.map(|body| OffloadBody::passing(body, account));
+        };
+        let (response, sighting) = sighting.is_page(response, &account.shared().ahead);
+        response.map(|body| OffloadBody::watched(body, sighting, account))
     }
 }
 
 // === impl ResponseFuture ===
 
 impl<F, B> ResponseFuture<F, B> {
+    /// An offload server with the wrong token would not know otherwise.
+    pub(super) fn telling(mut self) -> Self {
+        self.telling = true;
+        self
+    }
+
     pub(super) const fn untouched(inner: F) -> Self {
         Self {
             state: State::Untouched { inner },
+            telling: false,
         }
     }
 
@@ -174,6 +203,7 @@ impl<F, B> ResponseFuture<F, B> {
                 account: Some(account),
                 passing,
             },
+            telling: false,
         }
     }
 
@@ -184,6 +214,7 @@ impl<F, B> ResponseFuture<F, B> {
                 account: Some(account),
                 rewriting: Some(Box::new(rewriting)),
             },
+            telling: false,
         }
     }
 
@@ -192,6 +223,7 @@ impl<F, B> ResponseFuture<F, B> {
             state: State::Ready {
                 response: Some(Box::new(response)),
             },
+            telling: false,
         }
     }
 }
@@ -204,10 +236,11 @@ where
 {
     type Output = Result<Response<OffloadBody<B>>, E>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         const POLLED_ON: &str = "a future is not polled after it is ready";
-        let mut state = self.as_mut().project().state;
-        Poll::Ready(Ok(match state.as_mut().project() {
+        let this = self.project();
+        let mut state = this.state;
+        let mut response = match state.as_mut().project() {
             StateProjection::Untouched { inner } => {
                 ready!(inner.poll(cx))?.map(OffloadBody::untouched)
             }
@@ -228,13 +261,17 @@ where
                 let response = ready!(inner.poll(cx))?;
                 let rewriting = rewriting.take().expect(POLLED_ON);
                 match rewriting.answer(response, account.take().expect(POLLED_ON)) {
-                    Answer::Whole(response) => *response,
-                    Answer::Page(body, gathering) => {
-                        state.set(State::Gathering {
-                            body: Some(body),
-                            gathering,
-                        });
-                        return self.poll(cx);
+                    Answer::Whole(response) => response,
+                    Answer::Page(body, mut gathering) => {
+                        let mut body = Some(body);
+                        match gathering.poll(&mut body, cx) {
+                            Poll::Ready(response) => response,
+                            Poll::Pending => {
+                                let gathering = Box::new(gathering);
+                                state.set(State::Gathering { body, gathering });
+                                return Poll::Pending;
+                            }
+                        }
                     }
                 }
             }
@@ -242,6 +279,13 @@ where
                 ready!(gathering.poll(body, cx))
             }
             StateProjection::Ready { response } => *response.take().expect(POLLED_ON),
-        }))
+        };
+        if *this.telling {
+            response.headers_mut().insert(
+                super::TOKEN_HEADER,
+                HeaderValue::from_static("not ours: offload.token and edge.token must be the same"),
+            );
+        }
+        Poll::Ready(Ok(response))
     }
 }

@@ -6,11 +6,14 @@
 //! | `control`, `snapshot`, `shared` | readings become decisions, published as one immutable value |
 //! | `client`, `request`, `decide`, `stay` | who asks for what, and what happens with it |
 //! | `layer`, `service`, `future`, `body` | tower: doing it |
+//! | `spread` | where the objects of one page go, where they do not all go to one server |
 //! | `page`, `pages`, `streaming` | the pages that are rewritten: as a whole, seen before, while they stream |
+//! | `ahead` | plans are made in the background before they are needed |
 //! | `fallback` | the script that refetches what an offload server fails to give |
 //! | `overloaded`, `connections` | the 503, and the end of a connection without a byte |
 //! | `weights`, `counters` | what is learnt and counted on the way |
 
+mod ahead;
 mod body;
 mod client;
 mod compiled;
@@ -20,20 +23,25 @@ mod counters;
 mod decide;
 mod fallback;
 mod future;
+mod hot;
 mod layer;
 mod overloaded;
 mod page;
 mod pages;
 mod request;
+mod riding;
 mod service;
 mod settings;
 mod shared;
 mod snapshot;
+mod spread;
 mod stay;
 mod streaming;
 mod weights;
 
 pub(crate) use self::client::key as client_key;
+#[cfg(feature = "server")]
+pub(crate) use self::riding::sign as sign_report;
 pub use self::{
     body::{BoxError, Dropped, OffloadBody},
     compiled::{Compiled, Parts},
@@ -44,7 +52,7 @@ pub use self::{
     future::ResponseFuture,
     layer::OffloadLayer,
     request::{Kind, OverTls},
-    service::{Offload, TOKEN_HEADER},
+    service::{LOAD_HEADER, NAME_HEADER, Offload, SIGNATURE_HEADER, TOKEN_HEADER},
     settings::{
         BypassSettings, DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings,
         PrimarySettings, ThrottleAction, ThrottleSettings,

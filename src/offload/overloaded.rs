@@ -17,7 +17,7 @@ const PAGE: &str = include_str!("../../templates/overloaded.html");
 const JITTER_STEPS: u64 = 16;
 
 /// The prebuilt answers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Overloaded {
     html: Form,
     problem: Form,
@@ -25,7 +25,7 @@ pub(super) struct Overloaded {
     retry_after: Vec<HeaderValue>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Form {
     content_type: HeaderValue,
     length: HeaderValue,

@@ -11,12 +11,15 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use moka::sync::Cache;
 use tokio::sync::Notify;
 
-use crate::rewrite::{OwnHosts, Page, Plan, Private, Rules, coding::Coding, csp, page_hash};
+use crate::rewrite::{
+    OwnHosts, Page, Plan, Private, Rules, coding::Coding, csp, page_hash, text_hash,
+};
 
 /// The most memory that plans take, in bytes.
 const PLANS: u64 = 32 * 1024 * 1024;
@@ -30,13 +33,25 @@ const ENTRY: usize = 256;
 pub(super) struct Pages {
     plans: Cache<u128, Arc<Sight>>,
     finished: Cache<u128, Arc<Finished>>,
+    /// The finished pages asked for last: a look at one place of memory, where the cache takes a dozen.
+    latest: Box<[ArcSwapOption<Finished>]>,
+    /// Hashes of hosts that a page can stand on: taking a URL apart costs more than all else about a page that
+    /// is known.
+    hosts: [AtomicU64; HOSTS],
 }
+
+/// So many finished pages are at hand; of those in one place the latest.
+const LATEST: usize = 64;
+/// Only pages up to this size are: they may stay there when the cache has let go of them.
+const LATEST_BYTES: usize = 256 * 1024;
+/// So many hosts are remembered at the most: of those in one place the latest.
+const HOSTS: usize = 64;
 
 /// What is asked for: enough to say where the page stands, at no cost until it is needed.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    pub(super) uri: Uri,
-    pub(super) host: Option<HeaderValue>,
+    uri: Uri,
+    host: Option<HeaderValue>,
     pub(super) https: bool,
 }
 
@@ -73,17 +88,24 @@ pub(super) struct Taken {
     sight: Arc<Sight>,
     plans: Cache<u128, Arc<Sight>>,
     key: u128,
+    /// Whether nobody waits for it (any more).
     done: bool,
 }
+
+/// How many links go to which server, by its position.
+pub(super) type ByServer = Arc<[(usize, u32)]>;
 
 /// A page as it goes out to the visitors of one server.
 #[derive(Debug)]
 pub(super) struct Finished {
+    key: FinishedKey,
     /// The page as it came, where it is known by its place in memory: held, nothing else can stand there.
     original: Option<Bytes>,
-    pub(super) body: Bytes,
-    pub(super) links: u32,
+    body: Bytes,
+    links: u32,
     plan: Arc<Plan>,
+    /// Where its objects are spread over several servers: which goes where, and the links to each.
+    spread: Option<(u64, ByServer)>,
     /// Which of its objects were not for everyone when it was made.
     private: u64,
     /// When that was last looked at.
@@ -109,7 +131,12 @@ impl Default for Pages {
             .max_capacity(FINISHED)
             .weigher(|_, finished: &Arc<Finished>| weight(finished.bytes()))
             .build();
-        Self { plans, finished }
+        Self {
+            plans,
+            finished,
+            latest: (0..LATEST).map(|_| ArcSwapOption::empty()).collect(),
+            hosts: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 }
 
@@ -120,6 +147,12 @@ fn weight(bytes: usize) -> u32 {
 // === impl Policies ===
 
 impl Policies {
+    /// No policy at all.
+    pub(super) const NONE: Self = Self {
+        base_allowed: true,
+        styles_hashed: false,
+    };
+
     pub(super) fn of(headers: &HeaderMap) -> Self {
         Self {
             base_allowed: !csp::restricts_base(headers),
@@ -131,6 +164,14 @@ impl Policies {
 // === impl Asked ===
 
 impl Asked {
+    pub(super) fn of<B>(request: &Request<B>, https: bool) -> Self {
+        Self {
+            uri: request.uri().clone(),
+            host: request.headers().get(header::HOST).cloned(),
+            https,
+        }
+    }
+
     fn host(&self) -> &[u8] {
         match (self.uri.authority(), &self.host) {
             (Some(authority), _) => authority.as_str().as_bytes(),
@@ -151,15 +192,15 @@ impl Asked {
     }
 
     pub(super) fn key(&self, rules: &Rules, policies: Policies) -> PageKey {
-        let mut key = Hasher::new();
-        key.bytes(self.host());
-        // A query never leads anywhere else.
-        key.bytes(self.uri.path().as_bytes());
         let flags = u64::from(self.https)
             | u64::from(policies.base_allowed) << 1
             | u64::from(policies.styles_hashed) << 2;
-        key.number(flags << 32 | u64::from(rules.version()));
-        PageKey(key.0 as u64)
+        let mut block = [0; 24];
+        // A query never leads anywhere else.
+        block[..8].copy_from_slice(&text_hash(self.uri.path().as_bytes()).to_ne_bytes());
+        block[8..16].copy_from_slice(&text_hash(self.host()).to_ne_bytes());
+        block[16..].copy_from_slice(&(flags << 32 | u64::from(rules.version())).to_ne_bytes());
+        PageKey(text_hash(&block))
     }
 }
 
@@ -206,7 +247,7 @@ impl Identity {
 }
 
 /// Which finished page is meant.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FinishedKey(u128);
 
 impl FinishedKey {
@@ -233,17 +274,61 @@ impl FinishedKey {
 // === impl Pages ===
 
 impl Pages {
+    /// Whether what is asked for stands anywhere.
+    pub(super) fn is_page(&self, asked: &Asked, hosts: &Arc<OwnHosts>) -> bool {
+        let host = text_hash(asked.host());
+        let known = &self.hosts[host as usize % HOSTS];
+        if known.load(Ordering::Relaxed) == host {
+            return true;
+        }
+        let stands = asked.page(hosts, Policies::NONE).is_some();
+        if stands {
+            known.store(host, Ordering::Relaxed);
+        }
+        stands
+    }
+
     /// What a page became before, for the same server.
-    pub(super) fn finished(&self, key: FinishedKey, private: &Private) -> Option<Arc<Finished>> {
+    pub(super) fn finished(&self, key: FinishedKey, private: &Private) -> Option<(Bytes, u32)> {
+        let made = |finished: &Finished| {
+            let holds = finished.key == key && finished.still_holds(private);
+            holds.then(|| (finished.body.clone(), finished.links))
+        };
+        let latest = &self.latest[key.0 as usize % LATEST];
+        if let Some(made) = latest.load().as_deref().and_then(made) {
+            return Some(made);
+        }
         let finished = self.finished.get(&key.0)?;
-        finished.still_holds(private).then_some(finished)
+        let made = made(&finished)?;
+        if finished.bytes() <= LATEST_BYTES {
+            latest.store(Some(finished));
+        }
+        Some(made)
+    }
+
+    /// The same for a page whose objects are spread: it still holds if `placement` is what it was.
+    pub(super) fn finished_spread(
+        &self,
+        key: FinishedKey,
+        private: &Private,
+        placement: impl FnOnce(&Plan) -> u64,
+    ) -> Option<(Bytes, u32, ByServer)> {
+        let finished = self.finished.get(&key.0)?;
+        let (known, links) = finished.spread.as_ref()?;
+        if finished.key != key
+            || !finished.still_holds(private)
+            || placement(&finished.plan) != *known
+        {
+            return None;
+        }
+        Some((finished.body.clone(), finished.links, links.clone()))
     }
 
     /// Keeps what a page became.
-    pub(super) fn keep(&self, key: FinishedKey, finished: Finished) {
+    pub(super) fn keep(&self, finished: Finished) {
         // One that alone would push out much of what is kept is not worth it.
         if (finished.bytes() as u64) < FINISHED / 8 {
-            self.finished.insert(key.0, Arc::new(finished));
+            self.finished.insert(finished.key.0, Arc::new(finished));
         }
     }
 
@@ -263,8 +348,8 @@ impl Pages {
     }
 
     /// The sight of a page that streams by; `None` without a strong ETag.
-    pub(super) fn streaming(&self, page: PageKey, headers: &HeaderMap) -> Option<Seen> {
-        let etag = headers.get(header::ETAG)?.as_bytes();
+    pub(super) fn streaming(&self, page: PageKey, etag: Option<&HeaderValue>) -> Option<Seen> {
+        let etag = etag?.as_bytes();
         let strong = etag.len() > 2 && etag.starts_with(b"\"") && etag.ends_with(b"\"");
         strong.then(|| {
             let mut key = Hasher::new();
@@ -280,6 +365,7 @@ impl Pages {
 impl Finished {
     /// `original` as it was known by `identity`, and what it became by `plan`.
     pub(super) fn new(
+        key: FinishedKey,
         original: &Bytes,
         identity: Identity,
         (body, links): (Bytes, u32),
@@ -287,13 +373,21 @@ impl Finished {
         private: &Private,
     ) -> Self {
         Self {
+            key,
             original: matches!(identity, Identity::Place(..)).then(|| original.clone()),
             body,
             links,
             generation: AtomicU64::new(private.generation()),
             private: plan.private(private),
             plan,
+            spread: None,
         }
+    }
+
+    /// Its objects are spread: `placement` names which goes where.
+    pub(super) fn spread(mut self, placement: u64, links: ByServer) -> Self {
+        self.spread = Some((placement, links));
+        self
     }
 
     /// Whether it links to no object elsewhere that has meanwhile shown not to be for everyone.
@@ -310,7 +404,7 @@ impl Finished {
     }
 
     fn bytes(&self) -> usize {
-        self.body.len() + self.original.as_ref().map_or(0, Bytes::len)
+        self.body.len() + self.original.as_ref().map_or(0, Bytes::len) + self.plan.bytes()
     }
 }
 
@@ -345,6 +439,21 @@ impl Seen {
         })
     }
 
+    /// Whoever asks scans, whether others do as well or not.
+    pub(super) fn join(&self) -> Taken {
+        self.take().unwrap_or_else(|| Taken {
+            sight: self.sight.clone(),
+            plans: self.plans.clone(),
+            key: self.key,
+            done: true,
+        })
+    }
+
+    /// The page has another plan now.
+    pub(super) fn forget(&self) {
+        self.plans.invalidate(&self.key);
+    }
+
     /// Waits until the plan is there, or whoever scans has given up.
     pub(super) async fn ready(self) {
         let sight = self.sight;
@@ -364,9 +473,9 @@ impl Seen {
 
 impl Taken {
     /// The scan is done.
-    pub(super) fn done(mut self, plan: Option<Plan>) -> Option<Arc<Plan>> {
+    pub(super) fn done(mut self, plan: Option<Arc<Plan>>) -> Option<Arc<Plan>> {
         self.done = true;
-        let plan = self.sight.plan.get_or_init(|| plan.map(Arc::new)).clone();
+        let plan = self.sight.plan.get_or_init(|| plan).clone();
         self.sight.ready.notify_waiters();
         // Now it can be weighed.
         self.plans.insert(self.key, self.sight.clone());

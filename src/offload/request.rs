@@ -1,6 +1,6 @@
 //! What a request is: something that begins a visit, or a part of a page that was let in.
 
-use http::{HeaderMap, Method, Request, header};
+use http::{HeaderMap, HeaderName, Method, Request, header};
 
 use super::compiled::Compiled;
 
@@ -34,28 +34,49 @@ impl Kind {
         let safe = matches!(*request.method(), Method::GET | Method::HEAD);
         let path = request.uri().path();
         let headers = request.headers();
-        let accepts_html = accepts(headers, "text/html");
-        let (object, wants_page) = match headers
-            .get("sec-fetch-dest")
-            .and_then(|dest| dest.to_str().ok())
-        {
+        let seen = Seen::of(headers);
+        // Browsers say what they fetch it for; `Accept` is read where they do not.
+        let accepts_html = || accepts(headers, "text/html");
+        let (object, wants_page) = match seen.dest {
             Some("document" | "iframe" | "frame" | "embed" | "object") => (false, true),
-            Some("empty" | "websocket" | "webtransport" | "json") => (false, accepts_html),
+            Some("empty" | "websocket" | "webtransport" | "json") => (false, accepts_html()),
             Some(_) => (true, false),
             None if compiled.rules.is_object(path) => (true, false),
-            None if accepts_html => (false, true),
+            None if accepts_html() => (false, true),
             None => (
                 accepts(headers, "image/") || accepts(headers, "text/css"),
                 false,
             ),
         };
-        let via = headers.contains_key(header::VIA) || headers.contains_key("cdn-loop");
         Self {
             begins: !safe || !object,
             may_be_page: safe && !object,
             wants_page: safe && wants_page,
-            redirect: safe && !via && compiled.is_redirected(path),
+            redirect: safe && !seen.via && compiled.is_redirected(path),
         }
+    }
+}
+
+/// What headers say, found in one pass: cheaper than looking each up by its hash.
+#[derive(Default)]
+struct Seen<'a> {
+    dest: Option<&'a str>,
+    via: bool,
+}
+
+static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
+impl<'a> Seen<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            if *name == SEC_FETCH_DEST {
+                seen.dest = seen.dest.or_else(|| value.to_str().ok());
+            }
+            seen.via |= *name == header::VIA || *name == CDN_LOOP;
+        }
+        seen
     }
 }
 

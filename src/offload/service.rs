@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
+    ahead::Sighting,
     body::{Account, BoxError, OffloadBody},
     client::{client, is_trusted},
     counters::Outcome,
@@ -22,20 +23,29 @@ use super::{
     fallback,
     future::{Passing, ResponseFuture},
     page::Rewriting,
+    pages::Asked,
     request::{Kind, OverTls},
+    riding::Riding,
     settings::Mode,
     shared::Shared,
     snapshot::Snapshot,
+    spread::Spread,
     stay,
 };
 use crate::{
     level::Level,
     rewrite::headers::prepare_request,
-    servers::{Client, hash},
+    servers::{Client, SpreadBy, hash},
 };
 
 /// What offload servers show with their pulls.
 pub const TOKEN_HEADER: &str = "x-overspill-token";
+/// Says of which of `offload.servers` a pull is: by its name, or by the host of its URL.
+pub const NAME_HEADER: &str = "x-overspill-server";
+/// Carries an offload server's load report.
+pub const LOAD_HEADER: &str = "x-overspill-load";
+/// Says when the report was sent, and proves that it is of who has the token: `<time>.<mac>`.
+pub const SIGNATURE_HEADER: &str = "x-overspill-signature";
 /// The same, taken apart once and not for every request.
 static TOKEN: HeaderName = HeaderName::from_static(TOKEN_HEADER);
 
@@ -76,9 +86,44 @@ where
             .token
             .then(|| request.headers_mut().remove(&TOKEN))
             .flatten();
+        let riding = token.as_ref().map(|_| Riding::take(request.headers_mut()));
         if snapshot.compiled.mode == Mode::Off {
             return ResponseFuture::untouched(self.inner.call(request));
         }
+        let pulls = is_pull(token.as_ref(), &snapshot);
+        if pulls {
+            if let Some(riding) = riding {
+                riding.deliver(&snapshot, &self.shared);
+            }
+        } else if token.is_some() && self.shared.wrong_token.is_due() {
+            tracing::warn!(
+                "a request shows a token that is not ours, so it is treated as a visitor's: if an offload server \
+                 sent it, set `offload.token` here and `edge.token` there (or its X-Overspill-Token) to the same"
+            );
+        }
+        let future = self.respond(request, seen, pulls, &snapshot);
+        if token.is_some() && !pulls {
+            future.telling()
+        } else {
+            future
+        }
+    }
+}
+
+impl<S> Offload<S> {
+    /// From the bypass on.
+    fn respond<B, ResBody>(
+        &mut self,
+        mut request: Request<B>,
+        seen: Seen,
+        pulls: bool,
+        snapshot: &Snapshot,
+    ) -> ResponseFuture<S::Future, ResBody>
+    where
+        S: Service<Request<B>, Response = Response<ResBody>>,
+        ResBody: HttpBody,
+        ResBody::Error: Into<BoxError>,
+    {
         let peer = request
             .extensions()
             .get::<ConnectInfo<SocketAddr>>()
@@ -91,12 +136,19 @@ where
         }
 
         let path = hash::bytes(request.uri().path().as_bytes());
-        if is_pull(token.as_ref(), &snapshot) {
+        if pulls {
             let account = account.with(Outcome::Bypassed);
             let passing = Passing::Pull { path };
             return ResponseFuture::passing(self.inner.call(request), account, passing);
         }
-        if is_bypassed(&request, peer, &snapshot) {
+        // Whatever was seen to be an object: its size is known.
+        if request.method() == Method::GET
+            && self.shared.weights.object(path).is_some()
+            && let Some(target) = request.uri().path_and_query()
+        {
+            self.shared.hot.note(path, target.as_str());
+        }
+        if is_bypassed(&request, peer, snapshot) {
             let account = account.with(Outcome::Bypassed);
             return ResponseFuture::passing(self.inner.call(request), account, Passing::Unseen);
         }
@@ -105,12 +157,17 @@ where
             if seen.if_none_match {
                 prepare_request(request.headers_mut(), None, false);
             }
-            let passing = Passing::whole(path, request.method());
+            let is_new = request.method() == Method::GET && self.shared.ahead.wants(path);
+            let sighting = is_new.then(|| {
+                let asked = Asked::of(&request, is_https(&request, peer, snapshot));
+                Sighting::new(asked, &snapshot.compiled, path)
+            });
+            let passing = Passing::whole(path, request.method()).watched(sighting);
             return ResponseFuture::passing(self.inner.call(request), account, passing);
         }
 
         let kind = Kind::of(&request, &snapshot.compiled);
-        let answer = self.decide(&request, peer, kind, &snapshot);
+        let answer = self.decide(&request, peer, kind, snapshot);
         if snapshot.compiled.mode == Mode::Report {
             prepare_request(request.headers_mut(), None, kind.wants_page);
             let passing = Passing::whole(path, request.method());
@@ -125,17 +182,23 @@ where
         }
 
         match answer.decision {
-            Decision::Drop => self.drop_request(&request, peer, account, &snapshot),
-            Decision::Throttle => throttled(&request, account, &snapshot),
-            Decision::Redirect(server) => self.redirect(&request, server, path, account, &snapshot),
+            Decision::Drop => self.drop_request(&request, peer, account, snapshot),
+            Decision::Throttle => throttled(&request, account, snapshot),
+            Decision::Redirect(server) => {
+                let own = |pool| {
+                    let https = is_https(&request, peer, snapshot);
+                    Spread::new(snapshot, pool, server, https).place(path, |_| true)
+                };
+                let server = answer.pool.and_then(own).unwrap_or(server);
+                self.redirect(&request, server, path, account, snapshot)
+            }
             Decision::Serve => {
                 prepare_request(request.headers_mut(), None, kind.wants_page);
                 let passing = Passing::whole(path, request.method()).staying(answer.stay);
                 ResponseFuture::passing(self.inner.call(request), account, passing)
             }
             Decision::Offload(server) => {
-                let mut rewriting =
-                    Rewriting::new(&request, peer, server, &snapshot, path, answer.stay);
+                let mut rewriting = Rewriting::new(&request, peer, server, snapshot, path, answer);
                 rewriting.prepare(request.headers_mut(), kind.wants_page);
                 ResponseFuture::rewriting(self.inner.call(request), account, rewriting)
             }
@@ -144,9 +207,12 @@ where
 }
 
 /// A decision, and the cookie for who is let in by it.
-struct Answer {
+pub(super) struct Answer {
     decision: Decision,
-    stay: Option<HeaderValue>,
+    /// The pool of the server in it, where objects are spread.
+    pub(super) pool: Option<usize>,
+    pub(super) at: Instant,
+    pub(super) stay: Option<HeaderValue>,
 }
 
 impl<S> Offload<S> {
@@ -166,7 +232,7 @@ impl<S> Offload<S> {
         let now = Instant::now();
         let has_room =
             |server: usize| match (compiled.servers.get(server), snapshot.servers.get(server)) {
-                (Some(server), Some(state)) => server.has_room(state.correction, now),
+                (Some(server), Some(state)) => server.has_room(state, now),
                 _ => false,
             };
         let unix = snapshot.unix_seconds();
@@ -190,11 +256,19 @@ impl<S> Offload<S> {
             }
             decision => decision,
         };
+        let pool = match (compiled.spread, decision) {
+            (SpreadBy::Object, Decision::Offload(server) | Decision::Redirect(server)) => {
+                snapshot.choose.pool(&client, server)
+            }
+            _ => None,
+        };
         let let_in = snapshot.level >= Level::Throttle
             && kind.begins
             && matches!(decision, Decision::Serve | Decision::Offload(_));
         Answer {
             decision,
+            at: now,
+            pool,
             stay: let_in
                 .then(|| compiled.stay.cookie(client.hash, unix))
                 .flatten(),

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     level::Share,
-    servers::{ClientRuleSettings, Criterion, ServerSettings},
+    servers::{
+        ClientRuleSettings, Criterion, ServerSettings, SpreadBy, discovery::DiscoverySettings,
+    },
     units,
 };
 
@@ -77,6 +79,8 @@ pub struct OffloadSettings {
     pub share: Share,
     /// What decides which server takes a visitor, in this order. Default: client, price, load.
     pub select: Vec<Criterion>,
+    /// Whether the objects of a page come from one server or each from the one that it hashes to. Default: page.
+    pub spread: SpreadBy,
     /// Globs of paths that are routed to the server by a 307 redirect. Default: none.
     pub redirect: Vec<String>,
     /// What tells visitors apart. Default: their address (IPv6: its /64).
@@ -88,6 +92,8 @@ pub struct OffloadSettings {
     pub token: String,
     /// The offload servers. Default: none.
     pub servers: Vec<ServerSettings>,
+    /// Where more of them are found.
+    pub discovery: DiscoverySettings,
     /// Which servers are for whom. Default: all for everyone.
     pub clients: Vec<ClientRuleSettings>,
 }
@@ -98,10 +104,12 @@ impl Default for OffloadSettings {
             hold: Duration::from_secs(30),
             share: Share::Auto,
             select: vec![Criterion::Client, Criterion::Price, Criterion::Load],
+            spread: SpreadBy::Page,
             redirect: Vec::new(),
             identity: None,
             token: String::new(),
             servers: Vec::new(),
+            discovery: DiscoverySettings::default(),
             clients: Vec::new(),
         }
     }

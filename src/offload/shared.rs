@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    io,
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -11,22 +12,42 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    ahead::{self, Ahead},
     connections::Connections,
     control::{Control, Input, Override},
     counters::Counters,
     decide::Admit,
+    hot::Hot,
     pages::Pages,
+    settings::{Mode, OffloadSettings},
     snapshot::Snapshot,
     weights::Weights,
 };
 use crate::{
+    level::Level,
     load::{BytesSent, InFlight, Reading},
     rewrite::{Plan, Private},
-    servers::AssignedRate,
+    seldom::Seldom,
+    servers::{
+        AssignedRate, Servers,
+        discovery::{Found, SourceStatus},
+    },
 };
+
+/// The first names, for the log.
+fn names(servers: &Servers) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<&str> = servers
+        .iter()
+        .take(SHOWN)
+        .map(|server| server.name())
+        .collect();
+    let more = if servers.len() > SHOWN { ", …" } else { "" };
+    shown.join(", ") + more
+}
 
 /// One Overspill's state.
 pub struct Shared {
@@ -50,11 +71,23 @@ pub struct Shared {
     pub weights: Weights,
     /// Pages that were seen before. Written by the request path and the background scan.
     pub(super) pages: Pages,
+    /// Pages that are scanned before they are needed. Written by the request path.
+    pub(super) ahead: Ahead,
     /// Objects that are not for everyone. Written by the request path.
     pub(super) private: Arc<Private>,
+    /// Which objects are asked for most. Written by the request path.
+    pub(super) hot: Hot,
+    /// What the sources of servers gave. Written by who follows them.
+    discovery: ArcSwap<Vec<SourceStatus>>,
+    /// Rung by the control loop when an episode begins.
+    episodes: Arc<Notify>,
     /// Open connections. Written by the gate.
     pub connections: Arc<Connections>,
     pub(super) admit: Arc<dyn Admit>,
+    /// What is said seldom of pulls whose token is wrong, and of reports that are not believed or name nobody.
+    pub(super) wrong_token: Seldom,
+    pub(super) wrong_report: Seldom,
+    pub(super) unknown_server: Seldom,
     /// The tasks that work on this state: they end with it.
     tasks: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     /// Taken by the control loop, and by an operator's hand; never on the request path.
@@ -91,9 +124,16 @@ impl Shared {
             counters: Counters::default(),
             weights: Weights::default(),
             pages: Pages::default(),
+            ahead: Ahead::default(),
             private: Arc::default(),
+            hot: Hot::default(),
+            discovery: ArcSwap::default(),
+            episodes: Arc::default(),
             connections: Arc::default(),
             admit,
+            wrong_token: Seldom::default(),
+            wrong_report: Seldom::default(),
+            unknown_server: Seldom::default(),
             tasks: Mutex::new(None),
             control: Mutex::new((control, Vec::new())),
         }
@@ -102,6 +142,20 @@ impl Shared {
     /// Keeps `tasks` until this state is dropped.
     pub fn own(&self, tasks: impl Any + Send + Sync) {
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tasks));
+    }
+
+    /// Starts to scan pages before they are needed.
+    ///
+    /// # Errors
+    /// Where the operating system gives no thread.
+    pub fn scan_ahead(self: &Arc<Self>) -> io::Result<()> {
+        ahead::start(self)
+    }
+
+    /// How many pages were scanned before they were needed.
+    #[must_use]
+    pub fn scanned_ahead(&self) -> u64 {
+        self.ahead.scanned()
     }
 
     /// A page was scanned.
@@ -122,6 +176,48 @@ impl Shared {
     #[must_use]
     pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.snapshot.load()
+    }
+
+    /// Rings when an episode begins.
+    #[must_use]
+    pub fn episodes(&self) -> Arc<Notify> {
+        Arc::clone(&self.episodes)
+    }
+
+    /// The objects that were asked for most, with their queries: those that are for everyone.
+    #[must_use]
+    pub fn hottest(&self, most: usize) -> Vec<String> {
+        self.hot.top(most, |path| !self.private.contains(path))
+    }
+
+    /// Goes on with these servers, in effect when this returns; gives them, where they are others than before.
+    pub(crate) fn replace_servers(
+        &self,
+        offload: &OffloadSettings,
+        found: &[Found],
+        now: Instant,
+    ) -> Option<Servers> {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let compiled = control.0.compiled().with_servers(offload, found, now)?;
+        let servers = compiled.servers.clone();
+        tracing::info!(
+            servers = servers.len(),
+            names = %names(&servers),
+            "the offload servers are others now"
+        );
+        control.0.replace(Arc::new(compiled));
+        self.publish(&mut control, now);
+        Some(servers)
+    }
+
+    /// Takes note of what the sources of servers gave.
+    pub(crate) fn discovered(&self, status: Vec<SourceStatus>) {
+        self.discovery.store(Arc::new(status));
+    }
+
+    /// What they gave.
+    pub(crate) fn discovery(&self) -> Vec<SourceStatus> {
+        self.discovery.load().to_vec()
     }
 
     /// Takes a step with fresh `readings`.
@@ -155,6 +251,10 @@ impl Shared {
             .map(|address| address.to_canonical())
             .collect();
         self.server_addresses.store(Arc::new(addresses));
+        let began = self.snapshot.load().level == Level::Normal && snapshot.level > Level::Normal;
+        if began && snapshot.compiled.mode == Mode::Enforce {
+            self.episodes.notify_one();
+        }
         self.snapshot.store(Arc::new(snapshot));
     }
 

@@ -7,11 +7,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::compiled::Compiled;
+use super::{compiled::Compiled, spread::Full};
 use crate::{
     level::{Level, Turned},
     load::Reading,
-    servers::{Choose, ServerState},
+    servers::{Choose, ServerState, SpreadBy, hash},
     units::Ratio,
 };
 
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub hold_left: Duration,
     /// The servers, in the order of the configuration.
     pub servers: Vec<ServerState>,
+    /// Those of them that were found to be full since, where objects are spread.
+    pub(super) full: Full,
     /// Chooses among them.
     pub choose: Arc<dyn Choose>,
     /// The signals.
@@ -65,7 +67,7 @@ impl Snapshot {
         let servers = compiled
             .servers
             .iter()
-            .map(|server| server.state(false, now))
+            .map(|server| server.state(now, wall))
             .collect();
         Self {
             compiled,
@@ -80,10 +82,21 @@ impl Snapshot {
             epoch: 0,
             hold_left: Duration::ZERO,
             servers,
+            full: Full::default(),
             choose,
             readings: Vec::new(),
             primary_assigned: 0.0,
         }
+    }
+
+    /// Whether visitors may fetch the object at `path` from `server`: any, but where objects are spread.
+    pub(crate) fn may_fetch(&self, server: usize, path: &str) -> bool {
+        if self.compiled.spread == SpreadBy::Page {
+            return true;
+        }
+        let object = hash::bytes(path.split('?').next().unwrap_or_default().as_bytes());
+        (0..self.choose.pools())
+            .any(|pool| self.choose.place(pool, object, &|_| true) == Some(server))
     }
 
     /// Seconds since 1970 when this was made: exact enough for cookies, and no clock on the request path.

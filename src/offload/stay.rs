@@ -16,6 +16,7 @@ use super::client::cookie;
 const NAME: &str = "overspill_stay";
 
 /// Makes and checks the cookies.
+#[derive(Clone)]
 pub(super) struct Stay {
     /// How long; zero: no cookies.
     length: Duration,

@@ -11,13 +11,20 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 
-use super::{body::BoxError, pages::Taken, shared::Shared};
+use tokio::time::Instant;
+
+use super::{
+    body::BoxError,
+    pages::{Seen, Taken},
+    shared::Shared,
+    spread::Placing,
+};
 use crate::{
     rewrite::{
         Replay, Rewriter, Summary,
         coding::{Coding, CodingError, Decoder, Encoder},
     },
-    servers::{Server, hash},
+    servers::Server,
 };
 
 /// So much of a page is rewritten at a time.
@@ -45,16 +52,24 @@ pub(super) struct Streaming {
 
 /// Whose page it is.
 pub(super) struct PageRecord {
-    pub(super) server: Arc<Server>,
+    pub(super) goes: Goes,
     pub(super) path: u64,
+}
+
+/// Whom a page is counted for.
+pub(super) enum Goes {
+    /// All of it is one server's.
+    One(Arc<Server>),
+    /// Its objects are spread. Those of a page that is scanned are known at its end, and promised then.
+    Each(Placing, Instant),
 }
 
 /// What makes the page.
 pub(super) enum Editor {
     /// A scan, whose plan is for the next time.
     Scan(Rewriter, Option<Taken>),
-    /// A plan.
-    Replay(Replay),
+    /// A plan, and where it is kept.
+    Replay(Box<Replay>, Seen),
     /// Nothing: it goes out as it came.
     Nothing,
 }
@@ -81,7 +96,7 @@ impl Editor {
     fn push(&mut self, bytes: &[u8], out: &mut BytesMut) {
         match self {
             Self::Scan(rewriter, _) => rewriter.push(bytes, out),
-            Self::Replay(replay) => replay.push(bytes, out),
+            Self::Replay(replay, _) => replay.push(bytes, out),
             Self::Nothing => out.extend_from_slice(bytes),
         }
     }
@@ -91,11 +106,18 @@ impl Editor {
             Self::Scan(rewriter, taken) => {
                 let summary = rewriter.finish(out);
                 if let Some(taken) = taken.take() {
-                    let _ = taken.done(rewriter.take_plan());
+                    let _ = taken.done(rewriter.take_plan().map(Arc::new));
                 }
                 summary
             }
-            Self::Replay(replay) => replay.finish(out),
+            Self::Replay(replay, seen) => {
+                let summary = replay.finish(out);
+                if summary.bail_out.is_some() {
+                    // The next visitor's scan gives one of the page as it is now.
+                    seen.forget();
+                }
+                summary
+            }
             Self::Nothing => Summary::default(),
         }
     }
@@ -228,28 +250,30 @@ impl Streaming {
             Err(error) => return self.fail(error),
         };
         self.ended = true;
-        let spliced = matches!(self.editor, Editor::Replay(_));
-        self.record.server.page_done(summary.links, spliced);
-        let Some(shared) = shared.filter(|_| !spliced) else {
+        let spliced = matches!(self.editor, Editor::Replay(..));
+        match &self.record.goes {
+            Goes::One(server) => server.page_done(summary.links, spliced),
+            Goes::Each(placing, _) => placing.page_done(&summary.servers, spliced),
+        }
+        let Some(shared) = shared else {
             return;
         };
         if let Some(reason) = summary.bail_out {
             shared.counters.bail_out(reason);
         }
-        let mut paths: Vec<u64> = summary
-            .objects
-            .iter()
-            .map(|object| {
-                let path = object.split('?').next().unwrap_or_default();
-                hash::bytes(path.as_bytes())
-            })
-            .collect();
+        if spliced {
+            return;
+        }
+        let mut paths = summary.objects;
         // What stands on a page twice is fetched once.
         paths.sort_unstable();
         paths.dedup();
-        shared
-            .weights
-            .learn_page(self.record.path, paths.into_iter());
+        let path = self.record.path;
+        shared.weights.learn_page(path, paths.iter().copied());
+        if let Goes::Each(placing, decided_at) = &self.record.goes {
+            let shares = placing.shares(path, &paths, shared);
+            placing.promise(&shares, *decided_at, shared);
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 //! response. Where only `default-src` governs, it is copied into the kind's own directive first, so
 //! that nothing else is let in. Where a policy leaves no room (`'none'`, `'strict-dynamic'`), objects
 //! of that kind stay.
+//!
+//! A policy that knows scripts and styles by their nonces and hashes alone is not widened: with the
+//! server's origin in it, what has none would be let in. What has one moves without.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -16,31 +19,40 @@ use super::{Kind, Kinds};
 ///
 /// Reports are no harm to the page: report-only policies are widened as well, but hold nothing back.
 pub fn allow(headers: &mut HeaderMap, origin: &str, kinds: Kinds) -> Kinds {
+    allow_each(headers, &mut [(origin, kinds)])[0].1
+}
+
+/// The same for several origins, each with what may come from it; what may not is taken off.
+pub fn allow_each<'a, 'b>(
+    headers: &mut HeaderMap,
+    origins: &'a mut [(&'b str, Kinds)],
+) -> &'a [(&'b str, Kinds)] {
     let Some(enforced) = values(headers, &CONTENT_SECURITY_POLICY) else {
-        return Kinds::NONE;
+        origins
+            .iter_mut()
+            .for_each(|(_, kinds)| *kinds = Kinds::NONE);
+        return origins;
     };
-    let mut allowed = kinds;
-    for policy in policies(&enforced) {
-        if policy.upgrades() && !origin.starts_with("https:") {
-            return Kinds::NONE;
+    for (origin, allowed) in &mut *origins {
+        for policy in policies(&enforced) {
+            if policy.upgrades() && !origin.starts_with("https:") {
+                *allowed = Kinds::NONE;
+            }
+            let room = allowed.iter().filter(|&kind| policy.leaves_room(kind));
+            *allowed = room.collect();
         }
-        let room = allowed.iter().filter(|&kind| policy.leaves_room(kind));
-        allowed = room.collect();
     }
     let reported = values(headers, &CONTENT_SECURITY_POLICY_REPORT_ONLY).unwrap_or_default();
     for (name, values) in [
         (CONTENT_SECURITY_POLICY, enforced),
         (CONTENT_SECURITY_POLICY_REPORT_ONLY, reported),
     ] {
-        let widened: Vec<_> = values
-            .iter()
-            .map(|value| widen(value, origin, allowed))
-            .collect();
+        let widened: Vec<_> = values.iter().map(|value| widen(value, origins)).collect();
         if widened != values {
             replace(headers, &name, widened);
         }
     }
-    allowed
+    origins
 }
 
 /// Whether a policy of the response says what `<base>` may be, so that one of the page may not count.
@@ -60,11 +72,15 @@ pub fn hashes_inline_styles(headers: &HeaderMap) -> bool {
         .is_none_or(|values| policies(&values).any(|policy| policy.hashes_inline_styles()))
 }
 
-/// Whether every policy of the response lets in a classic script of the page's own origin.
+/// Whether every policy of the response lets in a classic script of the page's own origin, and lets it write others,
+/// those that only report included.
 #[must_use]
 pub fn allows_own_script(headers: &HeaderMap) -> bool {
-    values(headers, &CONTENT_SECURITY_POLICY)
-        .is_some_and(|values| policies(&values).all(|policy| policy.allows_own_script()))
+    let allows = |name| {
+        values(headers, &name)
+            .is_some_and(|values| policies(&values).all(|policy| policy.allows_own_script()))
+    };
+    allows(CONTENT_SECURITY_POLICY) && allows(CONTENT_SECURITY_POLICY_REPORT_ONLY)
 }
 
 /// A policy that stands in the page, in a `<meta>`: one, whatever commas it holds.
@@ -96,9 +112,13 @@ impl<'a> MetaPolicy<'a> {
         self.0.hashes_inline_styles()
     }
 
-    /// The policy with `origin` let in for `kinds`; `None` where nothing changes.
-    pub(super) fn widened(&self, origin: &str, kinds: Kinds) -> Option<String> {
-        let widened = self.0.widened(origin, kinds);
+    pub(super) fn allows_own_script(&self) -> bool {
+        self.0.allows_own_script()
+    }
+
+    /// The policy with each of `origins` let in for its kinds; `None` where nothing changes.
+    pub(super) fn widened(&self, origins: &[(&str, Kinds)]) -> Option<String> {
+        let widened = self.0.widened(origins);
         (widened != self.0.0).then_some(widened)
     }
 }
@@ -116,10 +136,10 @@ fn policies(values: &[String]) -> impl Iterator<Item = Policy<'_>> {
     values.iter().flat_map(|value| value.split(',')).map(Policy)
 }
 
-fn widen(value: &str, origin: &str, kinds: Kinds) -> String {
+fn widen(value: &str, origins: &[(&str, Kinds)]) -> String {
     let policies: Vec<_> = value
         .split(',')
-        .map(|policy| Policy(policy).widened(origin, kinds))
+        .map(|policy| Policy(policy).widened(origins))
         .collect();
     policies.join(",")
 }
@@ -185,7 +205,16 @@ impl<'a> Policy<'a> {
     fn leaves_room(&self, kind: Kind) -> bool {
         self.find(governing(kind)).is_none_or(|directive| {
             // With 'strict-dynamic', hosts are ignored. A list of nothing is 'none'.
-            !(directive.is_none() || kind == Kind::Script && directive.has("'strict-dynamic'"))
+            if directive.is_none() || kind == Kind::Script && directive.has("'strict-dynamic'") {
+                return false;
+            }
+            let known = matches!(kind, Kind::Script | Kind::Style) && directive.knows_objects();
+            match directive.place() {
+                PlaceForOrigin::Beside => true,
+                // Whether what has no nonce may be the site's own hangs on these hosts.
+                PlaceForOrigin::Hosts => !known,
+                PlaceForOrigin::None => known,
+            }
         })
     }
 
@@ -199,31 +228,48 @@ impl<'a> Policy<'a> {
         .any(|directive| directive.sources.iter().any(|source| is_hash(source)))
     }
 
+    /// Not where scripts may not write what could be a script ([Trusted Types]): that is how one is mended.
+    ///
+    /// [Trusted Types]: https://www.w3.org/TR/trusted-types/
     fn allows_own_script(&self) -> bool {
-        self.find(governing(Kind::Script)).is_none_or(|directive| {
-            !directive.has("'strict-dynamic'") && (directive.has("'self'") || directive.has("*"))
-        })
+        self.find(&["require-trusted-types-for"]).is_none()
+            && self.find(governing(Kind::Script)).is_none_or(|directive| {
+                !directive.has("'strict-dynamic'")
+                    && (directive.has("'self'") || directive.has("*"))
+            })
     }
 
-    fn widened(&self, origin: &str, kinds: Kinds) -> String {
+    fn widened(&self, origins: &[(&str, Kinds)]) -> String {
         let mut directives: Vec<_> = self.0.split(';').map(str::to_owned).collect();
         let mut copies = String::new();
-        for kind in kinds.iter().filter(|&kind| self.leaves_room(kind)) {
+        for kind in Kind::ALL.into_iter().filter(|&kind| self.leaves_room(kind)) {
             let names = governing(kind);
             let Some(directive) = self.find(names) else {
                 continue;
             };
-            if directive.lets_in(origin) {
+            if directive.place() == PlaceForOrigin::None {
                 continue;
             }
+            let mut missing: Vec<_> = origins
+                .iter()
+                .filter(|(origin, kinds)| kinds.contains(kind) && !directive.lets_in(origin))
+                .map(|(origin, _)| *origin)
+                .collect();
+            // Servers may stand on one origin, below different paths.
+            missing.sort_unstable();
+            missing.dedup();
+            if missing.is_empty() {
+                continue;
+            }
+            let missing = missing.join(" ");
             if directive.name.eq_ignore_ascii_case("default-src") {
                 let own = names[names.len() - 2];
-                copies += &format!("; {own} {} {origin}", directive.sources.join(" "));
+                copies += &format!("; {own} {} {missing}", directive.sources.join(" "));
             } else {
                 let text = &mut directives[directive.index];
                 text.truncate(text.trim_ascii_end().len());
                 text.push(' ');
-                text.push_str(origin);
+                text.push_str(&missing);
             }
         }
         let mut policy = directives.join(";");
@@ -232,6 +278,25 @@ impl<'a> Policy<'a> {
         }
         policy + &copies
     }
+}
+
+/// Whether the server's origin has a place among the sources of a directive: it lets in what the page's own
+/// origin had let in, and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PlaceForOrigin {
+    /// They let in the page's own.
+    Beside,
+    /// They name hosts, of which the page's own may be one.
+    Hosts,
+    /// They name none.
+    None,
+}
+
+/// A nonce source (CSP level 3, 2.3.1).
+fn is_nonce(source: &str) -> bool {
+    source
+        .get(..7)
+        .is_some_and(|text| text.eq_ignore_ascii_case("'nonce-"))
 }
 
 /// A hash source (CSP level 3, 2.3.1).
@@ -255,6 +320,26 @@ impl Directive<'_> {
         self.sources
             .iter()
             .all(|source| source.eq_ignore_ascii_case("'none'"))
+    }
+
+    fn place(&self) -> PlaceForOrigin {
+        let any = ["'self'", "*", "http:", "https:"];
+        if any.iter().any(|source| self.has(source)) {
+            return PlaceForOrigin::Beside;
+        }
+        // What is quoted is a keyword, what ends in a colon another scheme, such as `data:`.
+        let host = |source: &&str| !source.starts_with('\'') && !source.ends_with(':');
+        if self.sources.iter().any(host) {
+            PlaceForOrigin::Hosts
+        } else {
+            PlaceForOrigin::None
+        }
+    }
+
+    /// Whether it lets in objects by what they are, wherever they come from.
+    fn knows_objects(&self) -> bool {
+        let mut sources = self.sources.iter();
+        sources.any(|source| is_nonce(source) || is_hash(source))
     }
 
     fn lets_in(&self, origin: &str) -> bool {
@@ -309,8 +394,8 @@ mod tests {
             ),
             (
                 Kind::Script,
-                "script-src 'self'; script-src-elem 'nonce-x'",
-                "script-src 'self'; script-src-elem 'nonce-x' https://eu.example",
+                "script-src 'none'; script-src-elem 'self' 'nonce-x'",
+                "script-src 'none'; script-src-elem 'self' 'nonce-x' https://eu.example",
             ),
             (
                 Kind::Style,
@@ -328,6 +413,50 @@ mod tests {
                 (expected.to_owned(), only(kind))
             );
         }
+    }
+
+    #[test]
+    fn several_origins_are_let_in_each_for_its_own_kinds() {
+        let policies = ["default-src 'self'; img-src *", "script-src 'self'"];
+        let mut all = headers(&policies);
+        let cors = Kinds::ALL;
+        let plain = cors.without(Kind::Style).without(Kind::Font);
+        let mut origins = [("https://a.example", cors), ("https://b.example", plain)];
+        allow_each(&mut all, &mut origins);
+        assert_eq!(origins.map(|(_, kinds)| kinds), [cors, plain]);
+        let text = all[CONTENT_SECURITY_POLICY].to_str().unwrap();
+        for directive in [
+            "script-src 'self' https://a.example https://b.example",
+            "style-src 'self' https://a.example",
+            "font-src 'self' https://a.example",
+            "media-src 'self' https://a.example https://b.example",
+            "default-src 'self'",
+        ] {
+            let mut found = text.split("; ");
+            assert!(
+                found.any(|text| text == directive),
+                "{directive} is not in {text}"
+            );
+        }
+        // One after the other it is the same, but for the order.
+        let mut one = headers(&policies);
+        for (origin, kinds) in origins {
+            assert_eq!(allow(&mut one, origin, kinds), kinds);
+        }
+        let words = |headers: &HeaderMap| {
+            let values = values(headers, &CONTENT_SECURITY_POLICY).unwrap();
+            let mut words: Vec<_> = values
+                .join(" ")
+                .split([' ', ';'])
+                .map(str::to_owned)
+                .collect();
+            words.sort();
+            words
+        };
+        assert_eq!(words(&all), words(&one));
+        let mut origins = [("http://a.example", cors), ("https://b.example", cors)];
+        allow_each(&mut headers(&["upgrade-insecure-requests"]), &mut origins);
+        assert_eq!(origins.map(|(_, kinds)| kinds), [Kinds::NONE, cors]);
     }
 
     #[test]
@@ -378,6 +507,35 @@ mod tests {
         ] {
             let (unchanged, kinds) = allowed(policy, only(Kind::Image));
             assert_eq!((unchanged.as_str(), kinds), (policy, only(Kind::Image)));
+        }
+    }
+
+    #[test]
+    fn what_is_known_by_nonce_or_hash_moves_without_the_origin() {
+        for kind in [Kind::Script, Kind::Style] {
+            for (policy, moves) in [
+                ("default-src 'nonce-x'", true),
+                ("default-src 'NONCE-x' 'unsafe-inline' data:", true),
+                ("default-src 'sha256-x' 'report-sample'", true),
+                ("default-src 'nonce-x' cdn.example", false),
+                ("default-src 'unsafe-inline'", false),
+                ("default-src data: blob:", false),
+            ] {
+                let expected = if moves { only(kind) } else { Kinds::NONE };
+                assert_eq!(
+                    allowed(policy, only(kind)),
+                    (policy.to_owned(), expected),
+                    "{policy}"
+                );
+            }
+            let (policy, kinds) = allowed("default-src 'nonce-x' 'self'", only(kind));
+            assert!(policy.ends_with(ORIGIN) && kinds == only(kind), "{policy}");
+        }
+        for policy in ["img-src 'nonce-x'", "img-src data:"] {
+            assert_eq!(
+                allowed(policy, only(Kind::Image)),
+                (policy.to_owned(), Kinds::NONE)
+            );
         }
     }
 
@@ -439,11 +597,16 @@ mod tests {
             ("default-src 'none'", false, false),
             ("script-src *", false, true),
             ("img-src a", false, true),
+            ("require-trusted-types-for 'script'", false, false),
         ] {
             let headers = headers(&[policy]);
             assert_eq!(hashes_inline_styles(&headers), hashed, "{policy}");
             assert_eq!(allows_own_script(&headers), own_script, "{policy}");
         }
+        let mut headers = headers(&["script-src 'self'"]);
+        let reported = HeaderValue::from_static("script-src 'nonce-x'");
+        headers.insert(CONTENT_SECURITY_POLICY_REPORT_ONLY, reported);
+        assert!(!allows_own_script(&headers));
     }
 
     #[test]
@@ -451,13 +614,13 @@ mod tests {
         let policy = MetaPolicy::new("img-src 'none'; script-src a, b; upgrade-insecure-requests");
         assert!(!policy.kinds().contains(Kind::Image) && policy.kinds().contains(Kind::Script));
         assert!(policy.upgrades() && !policy.restricts_base());
-        let widened = policy.widened(ORIGIN, Kinds::ALL).unwrap();
+        let widened = policy.widened(&[(ORIGIN, Kinds::ALL)]).unwrap();
         assert_eq!(
             widened,
             "img-src 'none'; script-src a, b https://eu.example; upgrade-insecure-requests"
         );
         assert_eq!(
-            MetaPolicy::new("img-src *").widened(ORIGIN, only(Kind::Image)),
+            MetaPolicy::new("img-src *").widened(&[(ORIGIN, only(Kind::Image))]),
             None
         );
     }

@@ -43,10 +43,7 @@ const MAX_DEPTH: usize = 32;
 /// The URLs of embedded objects, in order. What is in doubt is not listed: URLs with CSS escapes, with
 /// modifiers, or without an end.
 pub fn urls(css: &str, text: Text) -> Vec<CssUrl> {
-    // Most CSS of pages embeds nothing, and to know that takes no tokenizer.
-    let lower = |b: &[u8]| b.eq_ignore_ascii_case(b"url(") || b.eq_ignore_ascii_case(b"@imp");
-    let set = |b: &[u8]| b.eq_ignore_ascii_case(b"-set(");
-    if !css.as_bytes().windows(4).any(lower) && !css.as_bytes().windows(5).any(set) {
+    if !may_embed(css.as_bytes()) {
         return Vec::new();
     }
     let mut input = ParserInput::new(css);
@@ -58,6 +55,20 @@ pub fn urls(css: &str, text: Text) -> Vec<CssUrl> {
     let mut parser = Parser::new(&mut input);
     reader.block(&mut parser, Block::Rules, 0);
     reader.found
+}
+
+/// Whether there may be anything to find: most CSS of pages embeds nothing, and to know that takes no tokenizer.
+fn may_embed(css: &[u8]) -> bool {
+    let ends_with = |text: &[u8], end: &[u8]| {
+        let start = text.len().checked_sub(end.len());
+        start.is_some_and(|start| text[start..].eq_ignore_ascii_case(end))
+    };
+    // `url(`, `image-set(`; `@import`.
+    css.iter().enumerate().any(|(index, b)| match b {
+        b'(' => ends_with(&css[..index], b"url") || ends_with(&css[..index], b"-set"),
+        b'@' => css[index..].len() > 4 && css[index + 1..index + 4].eq_ignore_ascii_case(b"imp"),
+        _ => false,
+    })
 }
 
 /// What a block holds.
@@ -243,9 +254,8 @@ impl Reader<'_> {
     /// What an at-rule's block holds. Its prelude is read here: nothing of it is a declaration.
     fn at_rule(&mut self, parser: &mut Parser<'_, '_>, keyword: &str, depth: usize) -> Block {
         let is = |name: &str| keyword.eq_ignore_ascii_case(name);
-        if is("import") && depth == 0 && self.imports {
-            self.import(parser);
-        } else if !(is("charset") || is("layer") || is("import")) {
+        let import = is("import") && depth == 0 && self.imports;
+        if !(is("charset") || is("layer") || is("import")) {
             self.imports = false;
         }
         let block = match keyword.to_ascii_lowercase().as_str() {
@@ -257,6 +267,9 @@ impl Reader<'_> {
         let _: Nothing<'_> = parser.parse_until_before(
             cssparser::Delimiter::Semicolon | cssparser::Delimiter::CurlyBracketBlock,
             |parser| {
+                if import {
+                    self.import(parser);
+                }
                 while parser.next().is_ok() {}
                 Ok(())
             },
@@ -437,6 +450,7 @@ mod tests {
             [("a.png", Kind::Image, false)]
         );
         assert_eq!(found("@import 'a.css'", Text::Declarations), []);
+        assert_eq!(pictures("@import ;a{background:url(a.png)}"), ["a.png"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
 /// in both.
 pub(super) fn write(text: &str, place: Place) -> Cow<'_, str> {
     match place {
-        Place::Attribute => escape(text),
+        Place::Attribute | Place::Srcset => escape(text),
         Place::Style => css(text),
         Place::StyleAttribute => match css(text) {
             Cow::Borrowed(text) => escape(text),
@@ -44,6 +44,23 @@ fn css(text: &str) -> Cow<'_, str> {
         escaped.push(c);
     }
     Cow::Owned(escaped)
+}
+
+/// Writes any text so that it can stand in an attribute value that may not be quoted.
+pub(super) fn escape_unquoted(text: &str) -> String {
+    let mut escaped = escape_all(text).into_owned();
+    for (space, reference) in [
+        (' ', "&#32;"),
+        ('\t', "&#9;"),
+        ('\n', "&#10;"),
+        ('\r', "&#13;"),
+        ('\u{c}', "&#12;"),
+    ] {
+        if escaped.contains(space) {
+            escaped = escaped.replace(space, reference);
+        }
+    }
+    escaped
 }
 
 /// Writes any text so that it can stand in a quoted attribute value.
@@ -78,6 +95,14 @@ pub(super) fn decode_with_places(raw: &str) -> Option<(Cow<'_, str>, Places)> {
     }
     text.push_str(rest);
     (!text.contains('\0')).then_some((Cow::Owned(text), places))
+}
+
+/// Whether a text ends with a reference without its semicolon.
+pub(super) fn ends_open(text: &str) -> bool {
+    text.rfind('&').is_some_and(|at| {
+        let mut name = text[at + 1..].bytes();
+        name.all(|b| b.is_ascii_alphanumeric() || b == b'#')
+    })
 }
 
 /// What an attribute value means (HTML standard, 13.2.5.72 to 13.2.5.80: character references).
@@ -195,6 +220,20 @@ mod tests {
             "a\0",
         ] {
             assert_eq!(decode(raw), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn knows_a_reference_without_its_end() {
+        for (text, open) in [
+            ("url(&quot", true),
+            ("url(&#34", true),
+            ("&", true),
+            ("url(&quot;", false),
+            ("&amp(", false),
+            ("url(", false),
+        ] {
+            assert_eq!(ends_open(text), open, "{text}");
         }
     }
 

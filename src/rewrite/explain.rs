@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BailOut, Kinds, Page, Rules, Stay, Target, edit::Needs, scan};
+use super::{BailOut, Kinds, Page, Rules, Stay, Target, edit::Needs, scan, table::Fetch};
 
 /// One link of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,18 @@ impl Finding {
     #[must_use]
     pub fn stays(&self) -> Option<Stay> {
         self.needs.err()
+    }
+
+    /// The source of a picture, once its `img` tells how it is fetched; `None` where that comes too late.
+    pub(super) fn decide(&mut self, fetch: Option<Fetch>) {
+        if let Ok(needs) = &mut self.needs {
+            match fetch {
+                Some(Fetch::Plain) => {}
+                Some(Fetch::Cors) => needs.cors = true,
+                Some(Fetch::Credentials) => self.needs = Err(Stay::Credentials),
+                None => self.needs = Err(Stay::Picture),
+            }
+        }
     }
 
     /// Why it stays for the visitors of one server, where it may move at all; `None` where it moves.

@@ -89,7 +89,9 @@ impl Kinds {
         Self(self.0 & !kind.bit())
     }
 
-    pub(super) const fn bits(self) -> u8 {
+    /// The set as a number: a bit for each kind.
+    #[must_use]
+    pub const fn number(self) -> u8 {
         self.0
     }
 

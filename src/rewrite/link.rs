@@ -110,6 +110,12 @@ impl Context {
         }
     }
 
+    /// Whether a path from the root is one of the page's own site.
+    pub(super) fn base_is_own(&self) -> bool {
+        let own = self.page.url().origin();
+        self.base().is_some_and(|base| base.origin() == own)
+    }
+
     const fn base(&self) -> Option<&Url> {
         match &self.base {
             Base::Page => Some(self.page.url()),
@@ -137,17 +143,16 @@ impl Context {
         if link.is_empty() || link.starts_with('#') {
             return Err(Stay::Fragment);
         }
-        let url = match self.base() {
-            Some(base) => base.join(link).map_err(|_| Stay::NotUrl)?,
-            None => independent(link).ok_or(Stay::Base)?,
-        };
+        let url = self.join(link)?;
         self.may_move(&url)?;
         let (range, text) =
             least_change(raw, link, &url, self.base(), place).ok_or(Stay::Spelling)?;
         Ok(Moved {
             range,
             text,
-            object: object(&url),
+            object: Object {
+                hash: hash::bytes(url.path().as_bytes()),
+            },
             needs: Needs {
                 https: self.upgrades || url.scheme() == "https",
                 ..needs
@@ -161,7 +166,14 @@ impl Context {
             Place::Style => raw.into(),
             _ => decode(raw)?,
         };
-        self.base()?.join(decoded.trim_matches(is_trimmed)).ok()
+        self.join(decoded.trim_matches(is_trimmed)).ok()
+    }
+
+    fn join(&self, link: &str) -> Result<Url, Stay> {
+        match self.base() {
+            Some(base) => base.join(link).map_err(|_| Stay::NotUrl),
+            None => independent(link).ok_or(Stay::Base),
+        }
     }
 
     fn may_move(&self, url: &Url) -> Result<(), Stay> {
@@ -200,13 +212,6 @@ fn independent(link: &str) -> Option<Url> {
     (http && rest.starts_with("//")).then(|| Url::parse(link).ok())?
 }
 
-fn object(url: &Url) -> Object {
-    Object {
-        path: url[url::Position::BeforePath..url::Position::AfterQuery].into(),
-        hash: hash::bytes(url.path().as_bytes()),
-    }
-}
-
 /// The range of `raw` to replace, and what follows the prefix there.
 ///
 /// Where the value is written plainly, only its leading part goes (scheme and authority, leading dot
@@ -223,10 +228,10 @@ fn least_change(
     if let Some(change) = leading_part(raw, link, base, place) {
         return Some(change);
     }
-    link.is_ascii().then(|| {
-        let rest = &url[url::Position::BeforePath..];
-        (0..raw.len(), escape::write(rest, place).into())
-    })
+    let rest = &url[url::Position::BeforePath..];
+    // In a srcset a comma at the end is none of the URL's: this one stood before a control, which went.
+    let is_cut = place == Place::Srcset && rest.ends_with(',');
+    (link.is_ascii() && !is_cut).then(|| (0..raw.len(), escape::write(rest, place).into()))
 }
 
 fn leading_part(
@@ -332,7 +337,7 @@ mod tests {
             Page::new(
                 page.scheme() == "https",
                 &host,
-                &object(&page).path,
+                &page[url::Position::BeforePath..url::Position::AfterQuery],
                 Arc::default(),
             )
             .unwrap(),
@@ -352,11 +357,10 @@ mod tests {
         // What a browser makes of it is the object on the server.
         let decoded = decode(&after).unwrap();
         let url = Url::parse(&decoded).unwrap();
-        assert_eq!(
-            *object(&url).path,
-            format!("/p{}", moved.object.path),
-            "{raw}"
-        );
+        let own = context.resolve(raw, Place::Attribute).unwrap();
+        let path = |url: &Url| url[url::Position::BeforePath..url::Position::AfterQuery].to_owned();
+        assert_eq!(path(&url), format!("/p{}", path(&own)), "{raw}");
+        assert_eq!(moved.object.hash, hash::bytes(own.path().as_bytes()));
         Some(after)
     }
 

@@ -63,10 +63,17 @@ pub struct Replay {
     next: usize,
     prefix: Box<Prefix>,
     splice: Splice,
+    /// Whether the page has shown to be another one.
+    changed: bool,
 }
 
 /// Unlike in any other process, so that nobody can make two pages of one hash.
 static SEED: LazyLock<u64> = LazyLock::new(|| getrandom::u64().unwrap_or(0x9E37_79B9_7F4A_7C15));
+
+/// A short hash of a short text, of this process alone.
+pub(crate) fn text_hash(text: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(text, *SEED)
+}
 
 /// A hash of a whole page, of this process alone.
 pub(crate) fn page_hash(page: &[u8]) -> u128 {
@@ -179,7 +186,13 @@ impl Plan {
     /// Scans a page that is there as a whole. `None`: the plan would be too large.
     #[must_use]
     pub fn scan(rules: Arc<Rules>, page: Page, body: &[u8]) -> Option<Self> {
-        scan::plan(rules, page, body)
+        scan::plan(rules, page, body, Recorder::of_whole())
+    }
+
+    /// The same, for a page that may also stream by under its ETag ([`Replay`]).
+    #[must_use]
+    pub fn scan_stream(rules: Arc<Rules>, page: Page, body: &[u8]) -> Option<Self> {
+        scan::plan(rules, page, body, Recorder::of_stream())
     }
 
     /// About what it takes of memory, in bytes.
@@ -215,16 +228,36 @@ impl Plan {
         self.edits.is_empty()
     }
 
+    /// How many of its links go to which server, where `allowance` spreads them over several.
+    #[must_use]
+    pub fn links_by_server(&self, allowance: &Allowance) -> Vec<(usize, u32)> {
+        let mut summary = Summary::default();
+        for Planned { edit, .. } in &self.edits {
+            if let Some(object) = edit.moved()
+                && allowance.target_of(object, edit.needs).is_some()
+                && let Some(server) = allowance.server_of(object.hash)
+            {
+                summary.count_server(server);
+            }
+        }
+        summary.servers
+    }
+
     /// Makes the page for one server, in one piece; `None` where nothing changes. Tells how many links moved.
     #[must_use]
     pub fn splice(&self, page: &[u8], allowance: &Allowance) -> Option<(Bytes, u32)> {
         let mut length = page.len();
         let mut changes = false;
+        let mut has_fallback = false;
         for Planned { edit, .. } in &self.edits {
             let mut added = 0;
+            if edit.is_fallback() && has_fallback {
+                continue;
+            }
             if allowance.write(edit, |bytes| added += bytes.len()) {
                 length = (length + added).saturating_sub(edit.range.len());
                 changes = true;
+                has_fallback |= edit.is_fallback();
             }
         }
         if !changes {
@@ -232,12 +265,17 @@ impl Plan {
         }
         let mut out = Vec::with_capacity(length);
         let (mut at, mut links) = (0, 0);
+        let mut has_fallback = false;
         for Planned { edit, .. } in &self.edits {
+            if edit.is_fallback() && has_fallback {
+                continue;
+            }
             let between = page.get(at..edit.range.start)?;
             out.extend_from_slice(between);
             at = edit.range.start;
             if allowance.write(edit, |bytes| out.extend_from_slice(bytes)) {
                 at = edit.range.end;
+                has_fallback |= edit.is_fallback();
                 links += u32::from(edit.moved().is_some());
             }
         }
@@ -257,6 +295,7 @@ impl Replay {
             next: 0,
             prefix: Prefix::new(),
             splice: Splice::new(allowance),
+            changed: false,
         };
         replay.wait();
         replay
@@ -290,6 +329,7 @@ impl Replay {
             } else {
                 // Another page under the same ETag.
                 self.next = self.plan.edits.len();
+                self.changed = true;
             }
             self.splice.release();
             self.wait();
@@ -303,7 +343,12 @@ impl Replay {
         std::mem::swap(&mut self.splice.out, out);
         self.splice.release();
         std::mem::swap(&mut self.splice.out, out);
-        std::mem::take(&mut self.splice.summary)
+        // Its end may have come before the edit that was next.
+        self.changed |= self.next < self.plan.edits.len();
+        Summary {
+            bail_out: self.changed.then_some(BailOut::Changed),
+            ..std::mem::take(&mut self.splice.summary)
+        }
     }
 }
 
@@ -311,23 +356,23 @@ impl Replay {
 
 impl Edit {
     /// The object that it moves, if it moves one.
-    pub(super) fn moved(&self) -> Option<&super::edit::Object> {
+    pub(super) fn moved(&self) -> Option<super::edit::Object> {
         match self.with {
-            With::Moved(..) => self.object.as_ref(),
+            With::Moved(..) => self.object,
             _ => None,
         }
+    }
+
+    pub(super) const fn is_fallback(&self) -> bool {
+        matches!(self.with, With::Fallback)
     }
 
     /// About what it takes of memory, in bytes.
     fn size(&self) -> usize {
         let text = match &self.with {
-            With::Moved(_, text) | With::Policy(text) => text.len(),
+            With::Moved(_, text) | With::Policy { text, .. } => text.len(),
             With::Text(_) | With::Fallback => 0,
         };
-        let object = self
-            .object
-            .as_ref()
-            .map_or(0, |object| object.path.len() + 16);
-        size_of::<Planned>() + text + object
+        size_of::<Planned>() + text
     }
 }

@@ -1,44 +1,84 @@
 //! A preload in a header, decided like one in the page.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
+
+use url::Position;
 
 use super::{
-    Allowance, Kind, Page, Rules, edit::Place, headers::LinkValue, link::Context,
+    Allowance, Kind, Page, Rules,
+    edit::{Needs, Place},
+    headers::{Change, LinkValue},
+    link::Context,
+    srcset,
     table::preload_kind,
 };
 
-/// Decides about links of the page's headers: gives the URL to put in place of the one that is there.
+/// Decides about links of the page's headers: gives what to put in place of their URLs.
 ///
 /// They are relative to the page itself, and come before any `<base>` (HTML standard, 4.2.4.5).
 pub(super) fn header_link(
     rules: Arc<Rules>,
     page: Page,
-) -> impl Fn(&LinkValue<'_>, &str, &Allowance) -> Option<String> {
+) -> impl Fn(&LinkValue<'_>, &Allowance) -> Vec<Change> {
     let context = Context::new(rules, page);
-    move |value, url, allowance| {
-        let kind = preloaded(value)?;
+    move |value, allowance| {
+        let is_module = preloads_module(value);
+        if is_module && !context.rules.modules() {
+            return Vec::new();
+        }
+        let kind = is_module.then_some(Kind::Script);
+        let Some(kind) = kind.or_else(|| preloaded(value)) else {
+            return Vec::new();
+        };
         let crossorigin = value.get("crossorigin");
         let credentials =
             crossorigin.is_some_and(|mode| mode.eq_ignore_ascii_case("use-credentials"));
-        // What is in `imagesrcset` is not looked at here; and where integrity makes the object need CORS, a
-        // preload without it would fetch it twice.
-        if credentials
-            || value.get("imagesrcset").is_some()
-            || value.get("integrity").is_some() && crossorigin.is_none()
-        {
-            return None;
+        // Where integrity makes the object need CORS, a preload without it would fetch it twice. Modules are always
+        // fetched so.
+        let cors = crossorigin.is_some() || is_module;
+        let integrity = value.get("integrity").is_some() && !cors;
+        if credentials || integrity {
+            return Vec::new();
         }
-        let moved = context.link(url, kind, Place::Style).ok()?;
-        let cors = crossorigin.is_some() && !allowance.target.cors();
-        let private = allowance.private.contains(moved.object.hash);
-        if cors || private || !allowance.permits(moved.needs) {
-            return None;
+        let mut urls = vec![value.url.clone()];
+        if let (Kind::Image, Some(set)) = (kind, value.range("imagesrcset")) {
+            let parts = srcset::urls(value.at(set.clone()));
+            urls.extend(parts.map(|part| set.start + part.start..set.start + part.end));
         }
-        let prefix = allowance.target.prefix();
-        let fragment = url.find('#').map_or("", |at| &url[at..]);
-        let path = &moved.object.path;
-        (!path.contains(['<', '>', '"'])).then(|| format!("{prefix}{path}{fragment}"))
+        let change = |range: Range<usize>| {
+            let url = moved_url(&context, value.at(range.clone()), kind, cors, allowance)?;
+            Some((range, url))
+        };
+        urls.into_iter().filter_map(change).collect()
     }
+}
+
+/// `cors`: it is fetched so, whatever its kind.
+fn moved_url(
+    context: &Context,
+    url: &str,
+    kind: Kind,
+    cors: bool,
+    allowance: &Allowance,
+) -> Option<String> {
+    let moved = context.link(url, kind, Place::Style).ok()?;
+    let needs = Needs {
+        cors: cors || moved.needs.cors,
+        ..moved.needs
+    };
+    let prefix = allowance.target_of(moved.object, needs)?.prefix();
+    let fragment = url.find('#').map_or("", |at| &url[at..]);
+    let resolved = context.resolve(url, Place::Style)?;
+    let path = &resolved[Position::BeforePath..Position::AfterQuery];
+    (!path.contains(['<', '>', '"'])).then(|| format!("{prefix}{path}{fragment}"))
+}
+
+/// Whether a module is preloaded, which nothing but scripts of the page take. (That the page has an import map, with
+/// which modules stay, is not known yet: then it is fetched from both.)
+fn preloads_module(value: &LinkValue<'_>) -> bool {
+    let rel = value.get("rel").unwrap_or_default();
+    let to = value.get("as").unwrap_or_default();
+    rel.trim().eq_ignore_ascii_case("modulepreload") && matches!(to.trim(), "" | "script")
 }
 
 /// The kind of what is preloaded.

@@ -25,7 +25,8 @@ pub struct Rules {
     attributes: Vec<(Box<str>, Box<str>)>,
     modules: bool,
     fallback: bool,
-    /// The elements to look at: parsed here, since that takes longer than a small page does.
+    selectors: String,
+    /// The same: parsed here, since that takes longer than a small page does.
     selector: Selector,
     /// These, and what the table says no to: for explanations.
     everything: Selector,
@@ -54,6 +55,7 @@ impl Rules {
                 attributes,
                 modules: settings.modules,
                 fallback: settings.fallback,
+                selectors: text,
                 selector,
                 everything,
                 version: version(settings),
@@ -86,6 +88,12 @@ impl Rules {
     #[must_use]
     pub const fn fallback(&self) -> bool {
         self.fallback
+    }
+
+    /// The elements that are looked at, as a CSS selector.
+    #[must_use]
+    pub fn selectors(&self) -> &str {
+        &self.selectors
     }
 
     pub(super) const fn everything(&self) -> &Selector {

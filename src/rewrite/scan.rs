@@ -26,8 +26,9 @@ use lol_html::{
 
 use super::{
     Kinds, Page, Rules, Stay, Target,
+    cdata::Cdata,
     csp::MetaPolicy,
-    edit::{Allowance, Edit, Needs, With},
+    edit::{Allowance, Edit, Needs, Object, With},
     escape::decode,
     explain::Finding,
     link::Context,
@@ -37,16 +38,25 @@ use super::{
     table::{self, Attributes, Fetch, Links},
 };
 
-/// What the scanner may keep of a page: an unfinished tag and the names of the open elements.
-const MAX_MEMORY: usize = 1024 * 1024;
+/// What the scanner may keep of a page: an unfinished tag and the names of the open elements. It takes every
+/// element to be open whose end tag is left out, as it may be of paragraphs, list items and cells: this is enough
+/// for 32,000 of them.
+const MAX_MEMORY: usize = 4 * 1024 * 1024;
 
 /// No sensible tag is longer. Well below [`MAX_MEMORY`], so that whether a tag is too long does not
 /// hang on how the page is cut into chunks.
 const MAX_TAG: usize = 256 * 1024;
 
+/// A page that streams by is scanned in pieces of this size: the scanner copies a piece as soon as a tag
+/// goes on beyond it.
+pub(super) const PIECE: usize = 4 * 1024;
+
 /// The most bytes that wait for what follows them: a `<style>`, which is read as a whole, or the sources of
 /// a picture. Longer ones stay as they are.
 pub(super) const MAX_STYLE: usize = 32 * 1024;
+
+/// So many places the fallback script may have: which is the first hangs on what the server takes.
+const FALLBACK_PLACES: u32 = 64;
 
 /// Why the rest of a page was passed on as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,12 +68,14 @@ pub enum BailOut {
     TagSize,
     /// The page begins with the mark of UTF-16, or declares a charset in which ASCII is not ASCII.
     Encoding,
-    /// The page sets a content security policy in a `<meta>`.
+    /// The page sets a content security policy in a `<meta>` that can't be read, or where markup is in doubt.
     CspMeta,
     /// An AMP page: its scripts and styles are not free to move.
     Amp,
     /// Markup that the scanner may read in another way than browsers do.
     Markup,
+    /// The page is another one than its ETag says: from where they differ.
+    Changed,
 }
 
 /// What became of a page.
@@ -71,9 +83,11 @@ pub enum BailOut {
 pub struct Summary {
     /// How many URLs were moved; a srcset counts each of its own.
     pub links: u32,
-    /// Path and query of what was moved, in order and with repeats; the first
+    /// Hashes of the paths of what was moved, in order and with repeats; the first
     /// [`Summary::MAX_OBJECTS`].
-    pub objects: Vec<Arc<str>>,
+    pub objects: Vec<u64>,
+    /// How many URLs went to which server, where the page's objects are spread over several.
+    pub servers: Vec<(usize, u32)>,
     /// Why the page's end was passed on as it came, if it was.
     pub bail_out: Option<BailOut>,
 }
@@ -84,6 +98,10 @@ pub struct Summary {
 /// grow with the page.
 pub struct Rewriter {
     stage: Stage,
+    /// Whether the page is there as a whole, and comes as one chunk.
+    whole: bool,
+    /// So many bytes the scanner was given.
+    pushed: usize,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -102,15 +120,20 @@ struct Shared {
     splice: Option<Splice>,
     recorder: Option<Recorder>,
     findings: Option<Vec<Finding>>,
+    /// Those of them that wait like the edits that they tell of.
+    open_findings: Vec<usize>,
     /// Edits that wait for what follows in the page, since those before them do.
     pending: Vec<Pending>,
     /// Where the first of the bytes stands that wait.
     hold: Option<usize>,
     style: Option<StyleText>,
+    cdata: Cdata,
     /// How many bytes of the page have passed.
     at: usize,
-    /// Whether the fallback script has its place, or gets none.
-    fallback_placed: bool,
+    /// What has moved that the fallback script is for: where it stays, so does the script.
+    fallback_wanted: Option<(Needs, Option<Object>)>,
+    /// How many places the fallback script may still have.
+    fallback_places: u32,
     bail_out: Option<BailOut>,
 }
 
@@ -123,6 +146,7 @@ struct Pending {
 /// The text of a `<style>`, so far.
 struct StyleText {
     start: usize,
+    /// Empty where the page is on its way out: there it waits already.
     bytes: Vec<u8>,
 }
 
@@ -136,13 +160,14 @@ struct Stop(BailOut);
 
 impl BailOut {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Memory,
         Self::TagSize,
         Self::Encoding,
         Self::CspMeta,
         Self::Amp,
         Self::Markup,
+        Self::Changed,
     ];
 
     /// As metrics name it.
@@ -155,6 +180,7 @@ impl BailOut {
             Self::CspMeta => "csp_meta",
             Self::Amp => "amp",
             Self::Markup => "markup",
+            Self::Changed => "changed",
         }
     }
 }
@@ -185,10 +211,17 @@ impl Summary {
     /// The most objects that are listed.
     pub const MAX_OBJECTS: usize = 512;
 
-    pub(super) fn count(&mut self, object: &Arc<str>) {
+    pub(super) fn count(&mut self, object: u64) {
         self.links = self.links.saturating_add(1);
         if self.objects.len() < Self::MAX_OBJECTS {
-            self.objects.push(object.clone());
+            self.objects.push(object);
+        }
+    }
+
+    pub(super) fn count_server(&mut self, server: usize) {
+        match self.servers.iter_mut().find(|(known, _)| *known == server) {
+            Some((_, links)) => *links += 1,
+            None => self.servers.push((server, 1)),
         }
     }
 }
@@ -206,8 +239,7 @@ impl Rewriter {
     #[must_use]
     pub fn allowing(rules: Arc<Rules>, page: Page, allowance: Allowance) -> Self {
         // A page asked for over https gets no http link.
-        let moves_anything =
-            !allowance.kinds.is_empty() && (allowance.target.https() || !page.https());
+        let moves_anything = allowance.moves_from(page.https());
         let mut rewriter = Self::with(rules, page);
         if !moves_anything {
             rewriter.stage = Stage::Pass;
@@ -216,30 +248,37 @@ impl Rewriter {
         rewriter
     }
 
-    /// Records a plan as well.
+    /// Records a plan as well, unless nothing may move to this server, so that nothing is looked at.
     #[must_use]
     pub fn recording(self) -> Self {
-        lock(&self.shared).recorder = Some(Recorder::of_stream());
+        if !matches!(self.stage, Stage::Pass) {
+            lock(&self.shared).recorder = Some(Recorder::of_stream());
+        }
         self
     }
 
     fn with(rules: Arc<Rules>, page: Page) -> Self {
-        let fallback_placed = !rules.fallback();
+        let fallback_places = if rules.fallback() { FALLBACK_PLACES } else { 0 };
         let shared = Shared {
             context: Context::new(rules, page),
             scopes: Scopes::default(),
             splice: None,
             recorder: None,
             findings: None,
+            open_findings: Vec::new(),
             pending: Vec::new(),
             hold: None,
             style: None,
+            cdata: Cdata::default(),
             at: 0,
-            fallback_placed,
+            fallback_wanted: None,
+            fallback_places,
             bail_out: None,
         };
         Self {
             stage: Stage::Start(None),
+            whole: false,
+            pushed: 0,
             shared: Arc::new(Mutex::new(shared)),
         }
     }
@@ -250,15 +289,30 @@ impl Rewriter {
             return self.start(first, chunk, out);
         }
         self.swap(out);
-        match &mut self.stage {
-            Stage::Scan(scanner) => {
-                if let Err(error) = scanner.write(chunk) {
-                    self.bail_out((&error).into());
-                }
-            }
-            _ => lock(&self.shared).pass(chunk),
+        let piece = if self.whole { chunk.len() } else { PIECE };
+        for piece in chunk.chunks(piece.max(1)) {
+            self.scan(piece);
         }
         self.swap(out);
+    }
+
+    fn scan(&mut self, piece: &[u8]) {
+        let Stage::Scan(scanner) = &mut self.stage else {
+            return lock(&self.shared).pass(piece);
+        };
+        if let Err(error) = scanner.write(piece) {
+            return self.bail_out((&error).into());
+        }
+        self.pushed += piece.len();
+        // What it keeps is a tag. One that has no end, since its quote has none, would hold up the page.
+        if self.pushed - lock(&self.shared).at > MAX_TAG
+            && let Stage::Scan(scanner) = std::mem::replace(&mut self.stage, Stage::Pass)
+        {
+            let reason = scanner
+                .end()
+                .map_or_else(|error| (&error).into(), |()| BailOut::TagSize);
+            self.bail_out(reason);
+        }
     }
 
     fn swap(&self, out: &mut BytesMut) {
@@ -298,7 +352,8 @@ impl Rewriter {
         }
     }
 
-    /// The plan that was recorded, once the page has ended; `None` where it would be too large.
+    /// The plan that was recorded, once the page has ended; `None` where it would be too large, and without
+    /// [`recording`](Self::recording).
     pub fn take_plan(&mut self) -> Option<Plan> {
         let mut shared = lock(&self.shared);
         let bail_out = shared.bail_out;
@@ -338,9 +393,10 @@ impl Rewriter {
 }
 
 /// Looks at a page that is there as a whole, and makes its plan; `None` where that would be too large.
-pub(super) fn plan(rules: Arc<Rules>, page: Page, body: &[u8]) -> Option<Plan> {
+pub(super) fn plan(rules: Arc<Rules>, page: Page, body: &[u8], recorder: Recorder) -> Option<Plan> {
     let mut rewriter = Rewriter::with(rules, page);
-    lock(&rewriter.shared).recorder = Some(Recorder::of_whole());
+    lock(&rewriter.shared).recorder = Some(recorder);
+    rewriter.whole = true;
     let mut nothing = BytesMut::new();
     rewriter.push(body, &mut nothing);
     rewriter.finish(&mut nothing);
@@ -355,6 +411,7 @@ pub(super) fn findings(
 ) -> (Vec<Finding>, Option<BailOut>) {
     let mut rewriter = Rewriter::with(rules, page);
     lock(&rewriter.shared).findings = Some(Vec::new());
+    rewriter.whole = true;
     let mut nothing = BytesMut::new();
     rewriter.push(body, &mut nothing);
     rewriter.finish(&mut nothing);
@@ -425,11 +482,13 @@ fn on_element(shared: &Arc<Mutex<Shared>>, element: &mut Element<'_, '_>) -> Han
     if closes.is_any() && element.can_have_content() {
         let shared = shared.clone();
         element.on_end_tag(Box::new(move |end| {
+            let own = end.name() == tag;
             // In HTML, only its own end tag ends text, and no other leaves an integration point.
-            if closes.text && end.name() != tag {
+            let mut shared = lock(&shared);
+            if closes.text && !own || shared.cdata.differs() {
                 return Err(Stop(BailOut::Markup).into());
             }
-            lock(&shared).close(closes);
+            shared.close(closes, own, end.source_location().bytes().end);
             Ok(())
         }))?;
     }
@@ -444,19 +503,27 @@ impl Shared {
     /// The scanner only simulates a parser's namespaces, and is wrong about `<svg/>` and about an `svg`
     /// that an outer element's end tag closes: it still takes what follows for SVG, and the text of a
     /// script there for markup. Where HTML stands within SVG or MathML, it does not see CDATA. So nothing
-    /// moves within what would be text in HTML, nor there.
+    /// moves within what would be text in HTML, nor there, nor behind CDATA that may be something else.
     fn element(&mut self, tag: &str, element: &Element<'_, '_>) -> Result<Closes, Stop> {
+        if self.cdata.differs() {
+            return Err(Stop(BailOut::Markup));
+        }
         let attributes = Attributes::of(element);
         let tag_range = element.source_location().bytes();
         let is_html = table::is_html(element);
         let mut closes = Closes::default();
         let mut fetch = Fetch::of(&attributes);
+        // What looks like an element may be text.
+        let doubt = self.scopes.in_doubt();
         if is_html {
             match tag {
                 "html" if is_amp(&attributes) => return Err(Stop(BailOut::Amp)),
                 "meta" => self.meta(&attributes, tag_range.end)?,
+                "base" if doubt && attributes.has("href") => self.context.doubt_base(),
                 "base" if self.scopes.templates == 0 => self.base(&attributes),
-                "img" if self.scopes.picture => self.decide(Some(fetch), tag_range.end),
+                "img" if self.scopes.picture && !doubt => {
+                    self.decide(Some(fetch), tag_range.end);
+                }
                 "script" if table::is_import_map(&attributes) => self.context.import_map = true,
                 _ => closes = self.scopes.open(tag, &attributes),
             }
@@ -479,15 +546,25 @@ impl Shared {
             self.scopes.off |= closes.off;
             closes.style = false;
         }
+        if text && !is_html && tag != "title" {
+            closes.foreign_text = !std::mem::replace(&mut self.cdata.in_text, true);
+        }
+        if matches!(tag, "svg" | "math") {
+            closes.foreign = true;
+            closes.outermost = !self.cdata.is_watched();
+            self.cdata.open(element.can_have_content());
+        }
         if tag == "source" {
             fetch = fetch.max(self.scopes.media);
         }
         let all_stay = stays.then_some(if switched_off {
             Stay::Off
         } else {
-            self.scopes.why_off(text || point)
+            self.scopes
+                .why_off((text || point) && element.can_have_content())
         });
         if all_stay.is_none() || self.findings.is_some() {
+            let found = self.findings.as_ref().map_or(0, Vec::len);
             let mut links = Links {
                 context: &self.context,
                 tag,
@@ -498,10 +575,17 @@ impl Shared {
             };
             links.find(element, &attributes);
             let edits = links.edits;
-            if !edits.is_empty() && is_html {
+            if let Some(edit) = edits.first() {
+                self.fallback_wanted = Some((edit.needs, edit.object));
+            }
+            // A script in front of a drawing would be one of SVG, and one in a template never runs.
+            if is_html && self.scopes.templates == 0 {
                 self.place_fallback(tag_range.start);
             }
             let undecided = tag == "source" && self.scopes.picture;
+            if let (true, Some(findings)) = (undecided, &self.findings) {
+                self.open_findings.extend(found..findings.len());
+            }
             self.queue(edits, undecided, tag_range.end);
         }
         if closes.style {
@@ -558,6 +642,11 @@ impl Shared {
             }
             self.emit(edit, until);
         }
+        for open in std::mem::take(&mut self.open_findings) {
+            if let Some(finding) = self.findings.as_mut().and_then(|all| all.get_mut(open)) {
+                finding.decide(fetch);
+            }
+        }
         self.hold = None;
         self.style = None;
         if let Some(splice) = &mut self.splice {
@@ -573,8 +662,8 @@ impl Shared {
         });
     }
 
-    /// A `<style>` ends: all of its text has passed.
-    fn end_style(&mut self) {
+    /// A `<style>` ends with an end tag up to `until`: all of its text has passed.
+    fn end_style(&mut self, until: usize) {
         let Some(text) = self.style.take() else {
             return;
         };
@@ -586,24 +675,33 @@ impl Shared {
             edits: Vec::new(),
             findings: self.findings.as_mut(),
         };
-        links.style_text(&text.bytes, text.start);
+        let waiting = self
+            .splice
+            .as_ref()
+            .map(|splice| splice.held_from(text.start));
+        links.style_text(waiting.unwrap_or(&text.bytes), text.start);
         let edits = links.edits;
-        let until = self.at;
         self.queue(edits, false, until);
         if !self.pending.iter().any(|pending| pending.undecided) {
             self.decide(None, until);
         }
     }
 
-    /// The fallback script stands in front of the first element whose link moves.
+    /// The fallback script stands in front of the first element whose link moves, or as soon after it as it can.
+    /// Which one that is hangs on the server: it may have several places, and takes the first.
     fn place_fallback(&mut self, start: usize) {
-        if std::mem::replace(&mut self.fallback_placed, true) {
+        // Its own link hangs on the base, as any.
+        if self.fallback_places == 0 || !self.context.base_is_own() {
             return;
         }
+        let Some((needs, object)) = self.fallback_wanted.take() else {
+            return;
+        };
+        self.fallback_places -= 1;
         let edit = Edit {
             range: start..start,
-            needs: Needs::default(),
-            object: None,
+            needs,
+            object,
             with: With::Fallback,
         };
         self.queue(vec![edit], false, start);
@@ -614,13 +712,14 @@ impl Shared {
         if let Some(recorder) = &mut self.recorder {
             recorder.pass(bytes);
         }
-        if let Some(style) = &mut self.style {
+        if let (Some(style), None) = (&mut self.style, &self.splice) {
             let before = style.start.saturating_sub(self.at).min(bytes.len());
             style.bytes.extend_from_slice(&bytes[before..]);
         }
         if let Some(splice) = &mut self.splice {
             splice.pass(bytes);
         }
+        self.cdata.pass(bytes);
         self.at += bytes.len();
         if self
             .hold
@@ -660,6 +759,10 @@ impl Shared {
     /// stands, and what it leaves no room for stays from there on. What stands before it was let in
     /// without it, so nothing is wrong with what has moved.
     fn policy(&mut self, attributes: &Attributes<'_, '_>, until: usize) -> Result<(), Stop> {
+        // As a text it must not change, as a policy it would have to.
+        if self.scopes.in_doubt() {
+            return Err(Stop(BailOut::CspMeta));
+        }
         let Some(value) = attributes.value("content") else {
             // None at all, or one that can't be read.
             return match attributes.has("content") {
@@ -670,13 +773,18 @@ impl Shared {
         let text = decode(&value.raw).ok_or(Stop(BailOut::CspMeta))?;
         let policy = MetaPolicy::new(&text);
         self.context.narrow(&policy);
-        // It may not let the script in.
-        self.fallback_placed = true;
+        if !policy.allows_own_script() {
+            self.fallback_places = 0;
+        }
         let edit = Edit {
             range: value.start..value.start + value.raw.len(),
             needs: Needs::default(),
             object: None,
-            with: With::Policy(text.into()),
+            with: With::Policy {
+                text: text.into(),
+                // White space would have ended the value.
+                quoted: value.raw.contains(|c: char| c.is_ascii_whitespace()),
+            },
         };
         self.queue(vec![edit], false, until);
         Ok(())
@@ -692,13 +800,19 @@ impl Shared {
         }
     }
 
-    fn close(&mut self, closes: Closes) {
+    /// What an end tag up to `until` closes. Without the tag it would be open, so the tag is part of what decides.
+    /// `own`: it is its own end tag.
+    fn close(&mut self, closes: Closes, own: bool, until: usize) {
         self.scopes.close(closes);
+        self.cdata.in_text &= !closes.foreign_text;
+        if closes.foreign {
+            self.cdata.close(closes.outermost, own);
+        }
         if closes.style {
-            self.end_style();
+            self.end_style(until);
         }
         if closes.picture {
-            self.decide(Some(Fetch::Plain), self.at);
+            self.decide(Some(Fetch::Plain), until);
         }
     }
 }

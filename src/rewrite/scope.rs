@@ -28,16 +28,29 @@ pub(super) struct Closes {
     pub(super) text: bool,
     pub(super) template: bool,
     pub(super) picture: bool,
-    pub(super) media: bool,
+    /// A `video` or `audio`; what counts again behind it.
+    pub(super) media: Option<Fetch>,
     /// A `<style>`.
     pub(super) style: bool,
+    /// An `svg` or `math`.
+    pub(super) foreign: bool,
+    /// One that is in no other.
+    pub(super) outermost: bool,
+    /// What would be text in HTML, in SVG or MathML.
+    pub(super) foreign_text: bool,
 }
 
 // === impl Closes ===
 
 impl Closes {
     pub(super) const fn is_any(self) -> bool {
-        self.off || self.text || self.template || self.picture || self.media || self.style
+        self.off
+            || self.text
+            || self.template
+            || self.picture
+            || self.media.is_some()
+            || self.style
+            || self.foreign
     }
 }
 
@@ -58,8 +71,10 @@ impl Scopes {
             }
             "style" => closes.style = true,
             "video" | "audio" => {
-                self.media = Fetch::of(attributes);
-                closes.media = self.media != Fetch::Plain;
+                // Of one within another either may be what its sources are fetched for.
+                let media = self.media.max(Fetch::of(attributes));
+                closes.media = (media != self.media).then_some(self.media);
+                self.media = media;
             }
             _ => {}
         }
@@ -72,13 +87,18 @@ impl Scopes {
         if self.doubt { Stay::Markup } else { Stay::Off }
     }
 
+    /// Whether what the scanner takes for elements here may be text.
+    pub(super) const fn in_doubt(&self) -> bool {
+        self.off && self.doubt
+    }
+
     pub(super) fn close(&mut self, closes: Closes) {
         self.off &= !closes.off;
         self.doubt &= self.off;
         self.picture &= !closes.picture;
         self.templates -= u32::from(closes.template);
-        if closes.media {
-            self.media = Fetch::Plain;
+        if let Some(media) = closes.media {
+            self.media = media;
         }
     }
 }

@@ -8,9 +8,14 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::{
-    edit::{Allowance, Edit, With},
-    scan::Summary,
+    edit::{Allowance, Edit},
+    scan::{MAX_STYLE, PIECE, Summary},
 };
+
+/// Room for what waits, as a rule.
+const FEW: usize = 1024;
+/// Room for the most that waits, and the piece that was one too many.
+const MOST: usize = MAX_STYLE + PIECE;
 
 /// The bytes of a page on their way out.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub(super) struct Splice {
     at: usize,
     /// Up to here, bytes are replaced.
     replaced: usize,
+    /// Whether the page has the fallback script.
+    has_fallback: bool,
     pub(super) out: BytesMut,
     pub(super) summary: Summary,
 }
@@ -39,6 +46,7 @@ impl Splice {
             held: Vec::new(),
             at: 0,
             replaced: 0,
+            has_fallback: false,
             out: BytesMut::new(),
             summary: Summary::default(),
         }
@@ -75,7 +83,25 @@ impl Splice {
         };
         let (free, held) = bytes.split_at(free);
         self.write(free);
-        self.held.extend_from_slice(held);
+        self.keep(held);
+    }
+
+    /// Bytes wait: few as a rule, or as many as may wait at all. To grow in between would copy them, and take
+    /// twice the memory meanwhile.
+    fn keep(&mut self, bytes: &[u8]) {
+        let needed = self.held.len() + bytes.len();
+        if needed > self.held.capacity() {
+            let room = if needed <= FEW { FEW } else { MOST.max(needed) };
+            self.held.reserve_exact(room - self.held.len());
+        }
+        self.held.extend_from_slice(bytes);
+    }
+
+    /// What waits, from `place` on.
+    pub(super) fn held_from(&self, place: usize) -> &[u8] {
+        self.held
+            .get(place.saturating_sub(self.at)..)
+            .unwrap_or_default()
     }
 
     fn write(&mut self, mut bytes: &[u8]) {
@@ -103,15 +129,23 @@ impl Splice {
 
     fn apply(&mut self, edit: Edit) {
         let out = &mut self.out;
+        let is_fallback = edit.is_fallback();
+        if is_fallback && self.has_fallback {
+            return;
+        }
         if !self
             .allowance
             .write(&edit, |bytes| out.extend_from_slice(bytes))
         {
             return;
         }
+        self.has_fallback |= is_fallback;
         self.replaced = edit.range.end;
-        if let (With::Moved(..), Some(object)) = (&edit.with, &edit.object) {
-            self.summary.count(&object.path);
+        if let Some(object) = edit.moved() {
+            self.summary.count(object.hash);
+            if let Some(server) = self.allowance.server_of(object.hash) {
+                self.summary.count_server(server);
+            }
         }
     }
 }
@@ -124,8 +158,8 @@ mod tests {
 
     use super::*;
     use crate::rewrite::{
-        Kinds, Target,
-        edit::{Needs, Object, Place},
+        Kinds, Private, Target,
+        edit::{Needs, Object, Place, With},
     };
 
     fn splice() -> Splice {
@@ -138,10 +172,7 @@ mod tests {
         Edit {
             range,
             needs: Needs::default(),
-            object: Some(Object {
-                path: "/n".into(),
-                hash: 1,
-            }),
+            object: Some(Object { hash: 1 }),
             with: With::Moved(Place::Attribute, "/n".into()),
         }
     }
@@ -176,11 +207,10 @@ mod tests {
             needs,
             ..moved(1..2)
         });
-        splice.allowance.private.remember(9);
-        let private = Object {
-            path: "/p".into(),
-            hash: 9,
-        };
+        let not_for_everyone = Private::default();
+        not_for_everyone.remember(9);
+        splice.allowance.private = Some(Arc::new(not_for_everyone));
+        let private = Object { hash: 9 };
         splice.queue(Edit {
             object: Some(private),
             ..moved(3..4)

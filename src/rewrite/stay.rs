@@ -42,6 +42,8 @@ pub enum Stay {
     SameOrigin,
     /// Markup that may be read in more than one way.
     Markup,
+    /// The source of a picture whose `img` comes too late.
+    Picture,
 }
 
 // === impl Stay ===
@@ -70,6 +72,7 @@ impl Stay {
             Self::NotEmbedded => "a navigation, a document or metadata",
             Self::SameOrigin => "browsers forbid it across origins",
             Self::Markup => "markup that may be read in more than one way",
+            Self::Picture => "the picture's img, which says how it is fetched, comes too late",
         }
     }
 
@@ -96,6 +99,7 @@ impl Stay {
             Self::NotEmbedded => "not_embedded",
             Self::SameOrigin => "same_origin",
             Self::Markup => "markup",
+            Self::Picture => "picture",
         }
     }
 }

@@ -18,14 +18,17 @@
 //! the `crossorigin` of its media element or picture says: of an open `video` or `audio` that is known,
 //! of a picture's `img`, which comes last, it is waited for.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
-use lol_html::{html_content::Attribute, send::Element};
+use lol_html::{
+    html_content::{Attribute, SourceLocation},
+    send::Element,
+};
 
 use super::{
     Kind, Stay, css,
     edit::{Edit, Needs, Place, With},
-    escape::decode_with_places,
+    escape::{decode_with_places, ends_open},
     explain::Finding,
     link::Context,
     srcset,
@@ -34,7 +37,7 @@ use super::{
 /// The elements that the scanner has to show, besides those of `rewrite.attributes`.
 pub(super) const SELECTOR: &str = "img,source,picture,video,audio,input,image,script,link,base,meta,html,\
      [background],[style],template,style,title,textarea,xmp,iframe,noembed,noframes,noscript,plaintext,mi,mo,mn,ms,\
-     mtext,annotation-xml,desc,foreignobject,[data-overspill]";
+     mtext,annotation-xml,desc,foreignobject,svg,math,[data-overspill]";
 
 /// What an explanation names besides.
 pub(super) const OTHERS: &str = "a,area,form,iframe,frame,embed,object,track,use";
@@ -73,10 +76,10 @@ pub(super) fn is_html(element: &Element<'_, '_>) -> bool {
 pub(super) struct Attributes<'a, 'i>(Vec<(String, &'a Attribute<'i>)>);
 
 /// The value of an attribute as it stands in the page.
-pub(super) struct Value {
+pub(super) struct Value<'a> {
     /// The raw text, if it is UTF-8. What is not stays: how it would be read hangs on the page's
     /// charset.
-    pub(super) raw: String,
+    pub(super) raw: Cow<'a, str>,
     /// Where it begins in the page.
     pub(super) start: usize,
 }
@@ -88,7 +91,10 @@ impl<'a, 'i> Attributes<'a, 'i> {
         let named = element.attributes().iter();
         Self(
             named
-                .map(|attribute| (attribute.name(), attribute))
+                .map(|attribute| {
+                    let place = attribute.name_source_location();
+                    (as_read(attribute.name(), place), attribute)
+                })
                 .collect(),
         )
     }
@@ -110,14 +116,21 @@ impl<'a, 'i> Attributes<'a, 'i> {
     /// The text of an attribute that holds words, without references being read: who writes
     /// `&#109;odule` gets what any unknown word gets.
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.get(name).map(Attribute::value)
+        let attribute = self.get(name)?;
+        let place = attribute.value_source_location();
+        Some(as_read(attribute.value(), place))
     }
 
-    /// The value of an attribute that holds URLs; `None` where there is none or it is not UTF-8.
-    pub(super) fn value(&self, name: &str) -> Option<Value> {
+    /// The value of an attribute that holds URLs; `None` where there is none, or it is not UTF-8, or begins
+    /// with the mark of an encoding.
+    pub(super) fn value(&self, name: &str) -> Option<Value<'static>> {
         let attribute = self.get(name)?;
-        let start = attribute.value_source_location()?.bytes().start;
+        let place = attribute.value_source_location()?;
+        let start = place.bytes().start;
         let text = attribute.value();
+        if has_lost_a_mark(&text, &place) {
+            return None;
+        }
         // The scanner reads every page as windows-1252, in which each byte is one character.
         let raw = if text.is_ascii() {
             text
@@ -125,8 +138,28 @@ impl<'a, 'i> Attributes<'a, 'i> {
             let (bytes, ..) = encoding_rs::WINDOWS_1252.encode(&text);
             String::from_utf8(bytes.into_owned()).ok()?
         };
-        Some(Value { raw, start })
+        Some(Value {
+            raw: raw.into(),
+            start,
+        })
     }
+}
+
+/// A name or a word, as a browser would know it. With any mark in front it means to them what this one does:
+/// nothing.
+fn as_read(text: String, place: Option<SourceLocation>) -> String {
+    match place {
+        Some(place) if has_lost_a_mark(&text, &place) => format!("\u{feff}{text}"),
+        _ => text,
+    }
+}
+
+/// Whether the scanner took the mark of an encoding off a name or a value, and read it in that encoding. Browsers do
+/// that with a page's first bytes alone; and what is left does not stand where the location says.
+fn has_lost_a_mark(text: &str, place: &SourceLocation) -> bool {
+    let bytes = place.bytes().len();
+    // In windows-1252 each byte is a character.
+    (text.len() != bytes || !text.is_ascii()) && text.chars().count() != bytes
 }
 
 /// How an element wants its object fetched; the later, the more it takes.
@@ -257,16 +290,23 @@ impl Links<'_> {
             return self.stays(attributes, name, Stay::Reference);
         }
         for range in srcset::urls(&value.raw) {
-            self.push(name, &value, range, Kind::Image);
+            self.push_in(Place::Srcset, name, &value, range, Kind::Image);
         }
     }
 
-    fn push(&mut self, name: &str, value: &Value, part: Range<usize>, kind: Kind) {
+    fn push(&mut self, name: &str, value: &Value<'_>, part: Range<usize>, kind: Kind) {
         self.push_in(Place::Attribute, name, value, part, kind);
     }
 
     /// Decides about the URL at `part` of a value.
-    fn push_in(&mut self, place: Place, name: &str, value: &Value, part: Range<usize>, kind: Kind) {
+    fn push_in(
+        &mut self,
+        place: Place,
+        name: &str,
+        value: &Value<'_>,
+        part: Range<usize>,
+        kind: Kind,
+    ) {
         let start = value.start + part.start;
         let raw = &value.raw[part];
         let moved = match (self.all_stay, self.fetch) {
@@ -385,7 +425,12 @@ impl Links<'_> {
                 raw + at - text
             };
             let part = raw(url.range.start)..raw(url.range.end);
-            if value.raw.get(part.clone()).is_none() {
+            let Some(raw) = value.raw.get(part.clone()) else {
+                continue;
+            };
+            // Behind a quote that is written `&quot` the URL would become a part of that name.
+            if ends_open(&value.raw[..part.start]) {
+                self.report("style", raw, Place::StyleAttribute, Err(Stay::Reference));
                 continue;
             }
             self.fetch = if url.cors { Fetch::Cors } else { Fetch::Plain };
@@ -400,10 +445,10 @@ impl Links<'_> {
             return;
         };
         let value = Value {
-            raw: raw.to_owned(),
+            raw: raw.into(),
             start,
         };
-        for url in css::urls(&value.raw, css::Text::Stylesheet) {
+        for url in css::urls(raw, css::Text::Stylesheet) {
             self.fetch = if url.cors { Fetch::Cors } else { Fetch::Plain };
             self.push_in(Place::Style, "text", &value, url.range, url.kind);
         }

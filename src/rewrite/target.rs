@@ -98,7 +98,7 @@ impl Target {
     /// The prefix as it stands in `place`.
     pub(super) const fn prefix_in(&self, place: Place) -> &str {
         match place {
-            Place::Attribute => &self.in_attribute,
+            Place::Attribute | Place::Srcset => &self.in_attribute,
             Place::Style => &self.in_style,
             Place::StyleAttribute => &self.in_style_attribute,
         }

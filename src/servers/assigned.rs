@@ -30,6 +30,15 @@ fn unpack(word: u64) -> (u32, f32) {
     ((word >> 32) as u32, f32::from_bits(word as u32))
 }
 
+impl Clone for AssignedRate {
+    fn clone(&self) -> Self {
+        Self {
+            began: self.began,
+            word: AtomicU64::new(self.word.load(Ordering::Relaxed)),
+        }
+    }
+}
+
 // === impl AssignedRate ===
 
 impl AssignedRate {

@@ -16,6 +16,23 @@ pub fn bytes(bytes: &[u8]) -> u64 {
     mix(step(hash, u64::from_le_bytes(last)))
 }
 
+/// A hash of numbers that come one by one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Running(u64);
+
+impl Running {
+    /// Takes in one more.
+    pub const fn add(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(23) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// The hash of those so far.
+    #[must_use]
+    pub const fn end(self) -> u64 {
+        mix(self.0)
+    }
+}
+
 /// Spreads every bit over all (the finaliser of SplitMix64).
 #[must_use]
 pub const fn mix(value: u64) -> u64 {

@@ -31,7 +31,7 @@ pub enum Health {
 }
 
 /// Counts answers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HealthTracker {
     health: Health,
     in_a_row: u32,
@@ -132,5 +132,43 @@ mod tests {
             Health::Well
         );
         assert_eq!(after(std::iter::repeat_n(Answer::Busy, 9)), Health::Busy);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn it_flips_after_so_many_in_a_row_and_never_before(
+            answers in proptest::collection::vec(0..3_u8, 1..60), failures in 1..5_u32, successes in 1..5_u32,
+        ) {
+            let settings = HealthProbe { failures, successes, ..HealthProbe::default() };
+            let mut tracker = HealthTracker::default();
+            let answer = |kind: u8| match kind {
+                0 => Answer::Good,
+                1 => Answer::Busy,
+                _ => bad(),
+            };
+            let is_bad = |kind: &u8| *kind == 2;
+            for (at, kind) in answers.iter().enumerate() {
+                let was_ill = matches!(tracker.health(), Health::Ill(_));
+                tracker.observe(answer(*kind), &settings);
+                let is_ill = matches!(tracker.health(), Health::Ill(_));
+                let so_far = &answers[..=at];
+                let last = |count: u32, are_bad: bool| {
+                    let mut last = so_far.iter().rev().take(count as usize);
+                    so_far.len() >= count as usize && last.all(|kind| is_bad(kind) == are_bad)
+                };
+                if at == 0 {
+                    proptest::prop_assert_eq!(is_ill, is_bad(kind));
+                } else if was_ill {
+                    proptest::prop_assert_eq!(is_ill, !last(successes, false), "{:?}", so_far);
+                } else {
+                    proptest::prop_assert_eq!(is_ill, last(failures, true), "{:?}", so_far);
+                }
+                if !is_ill {
+                    let busy = *tracker.health() == Health::Busy;
+                    let last_alive = so_far.iter().rev().find(|kind| !is_bad(kind));
+                    proptest::prop_assert_eq!(busy, last_alive == Some(&1));
+                }
+            }
+        }
     }
 }

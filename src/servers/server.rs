@@ -6,23 +6,32 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use tokio::time::Instant;
 use url::Url;
 
 use super::{
     assigned::AssignedRate,
+    budget::Account,
     health::{Answer, Health, HealthTracker},
-    settings::{HealthSettings, ReportKind, ServerSettings},
+    report::{Agent, OrcaReport, ReportKind},
+    settings::{HealthSettings, ServerSettings},
+    verdict::Refusal,
 };
 use crate::units::Ratio;
 
 /// The time constant of the correction of the assigned rate: slow, since it stands for others' work, and
 /// quick answers to quick changes are the assigned rate's part.
 const CORRECTION: Duration = Duration::from_secs(5);
+/// The time constant of the load that was, in reports: one report that is out of the way changes little, what
+/// lasts is believed after a handful.
+const PREVIOUS: u32 = 2;
+/// The part of its room that a server gets at first when it comes back.
+const FIRST_STEP: f64 = 0.1;
 
 /// An offload server.
 ///
@@ -40,25 +49,49 @@ pub struct Server {
     /// Scanned, spliced.
     pages: [AtomicU64; 2],
     links: AtomicU64,
+    /// The last report that came with a pull. Written by the request path, emptied by the control loop.
+    riding: ArcSwapOption<Riding>,
     /// Written by the probes.
     known: Mutex<Known>,
 }
 
+/// A report that came with a pull, or what was wrong with it; and when.
+#[derive(Debug)]
+struct Riding(Result<OrcaReport, String>, Instant);
+
 /// What the probes know.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Known {
     health: HealthTracker,
     report: Option<Report>,
     /// Why the last report counted for nothing; [`None`] when it counted.
     report_error: Option<String>,
     correction: f64,
+    /// When the last good report came, whether or not it told a load.
+    heard: Option<Instant>,
+    /// What its agent's keeper wants, if not work.
+    withdrawn: Option<&'static str>,
+    /// Why its agent says that it is not up.
+    down: Option<String>,
     addresses: Vec<IpAddr>,
+    // What follows is written by the control loop alone.
+    /// The moving average of its load.
+    previous: Option<(f64, Instant)>,
+    /// It was at its threshold, and is not yet far enough below.
+    over: bool,
+    /// It was away, and has not come back.
+    away: bool,
+    /// When it came back.
+    back: Option<Instant>,
+    account: Account,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Report {
     load: Ratio,
     at: Instant,
+    /// It said that it was over a threshold of its own.
+    is_over: bool,
 }
 
 /// A server as of one moment.
@@ -66,6 +99,12 @@ struct Report {
 pub struct ServerState {
     /// Its load: what it reports, what was assigned, or both; [`None`] where nothing tells it.
     pub load: Option<f64>,
+    /// The moving average of its load.
+    pub previous: Option<f64>,
+    /// The part of its room that it gets: 1, or less while it comes back.
+    pub ramp: f64,
+    /// What was spent of its budget, where it has one.
+    pub spent: Option<f64>,
     /// What is added to the assigned rate's load: others' work, and what browsers did not fetch.
     pub correction: f64,
     /// What its own report says, while that is fresh.
@@ -93,7 +132,33 @@ impl Server {
             assigned_bytes: AtomicU64::new(0),
             pages: Default::default(),
             links: AtomicU64::new(0),
+            riding: ArcSwapOption::empty(),
             known: Mutex::default(),
+        }
+    }
+
+    /// The same server under new settings: what is known of it stays, load, promises and slow start included.
+    #[must_use]
+    pub fn renewed(&self, settings: ServerSettings, url: Url) -> Self {
+        let copy = |counter: &AtomicU64| AtomicU64::new(counter.load(Ordering::Relaxed));
+        let mut known = self.known().clone();
+        if settings.report != self.settings.report {
+            // What another source said says nothing about this one.
+            (known.report, known.report_error, known.heard) = (None, None, None);
+            (known.withdrawn, known.down, known.correction) = (None, None, 0.0);
+        }
+        if settings.health != self.settings.health {
+            known.health = HealthTracker::default();
+        }
+        Self {
+            settings,
+            url,
+            assigned: self.assigned.clone(),
+            assigned_bytes: copy(&self.assigned_bytes),
+            pages: [copy(&self.pages[0]), copy(&self.pages[1])],
+            links: copy(&self.links),
+            riding: ArcSwapOption::new(self.riding.load_full()),
+            known: Mutex::new(known),
         }
     }
 
@@ -155,11 +220,12 @@ impl Server {
     }
 
     /// Whether one more visitor may be sent to it: exact between two snapshots, where the capacity is known.
-    /// `correction` is the snapshot's.
+    /// `state` is the snapshot's.
     #[must_use]
-    pub fn has_room(&self, correction: f64, now: Instant) -> bool {
-        self.assigned_load(now)
-            .is_none_or(|assigned| assigned + correction < self.settings.threshold.get())
+    pub fn has_room(&self, state: &ServerState, now: Instant) -> bool {
+        self.assigned_load(now).is_none_or(|assigned| {
+            assigned + state.correction < self.settings.threshold.get() * state.ramp
+        })
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -180,10 +246,16 @@ impl Server {
 
     /// Takes in a report that arrived at `now`, or why there is none.
     pub fn observe_report(&self, report: Result<Ratio, String>, now: Instant) {
+        let is_over = false;
+        self.observe_orca(report.map(|load| OrcaReport { load, is_over }), now);
+    }
+
+    /// The same with all that an ORCA report tells.
+    pub fn observe_orca(&self, report: Result<OrcaReport, String>, now: Instant) {
         let assigned = self.assigned_load(now);
         let mut known = self.known();
         match report {
-            Ok(load) => {
+            Ok(OrcaReport { load, is_over }) => {
                 if let Some(assigned) = assigned {
                     let elapsed = known.report.map_or(self.settings.report.every, |last| {
                         now.saturating_duration_since(last.at)
@@ -191,7 +263,12 @@ impl Server {
                     let weight = 1.0 - (-elapsed.as_secs_f64() / CORRECTION.as_secs_f64()).exp();
                     known.correction += (load.get() - assigned - known.correction) * weight;
                 }
-                known.report = Some(Report { load, at: now });
+                known.report = Some(Report {
+                    load,
+                    at: now,
+                    is_over,
+                });
+                known.heard = Some(now);
                 known.report_error = None;
             }
             Err(reason) => {
@@ -201,6 +278,32 @@ impl Server {
                 known.report_error = Some(reason);
             }
         }
+    }
+
+    /// Takes in what its agent said at `now`. What it did not say stays as it was.
+    pub fn observe_agent(&self, agent: Agent, now: Instant) {
+        {
+            let mut known = self.known();
+            if let Some(keeper) = agent.keeper {
+                known.withdrawn = keeper.err();
+            }
+            if let Some(up) = agent.up {
+                known.down = up.err();
+            }
+            known.heard = Some(now);
+            known.report_error = None;
+            if let (None, Some(report)) = (agent.load, &mut known.report) {
+                report.at = now;
+            }
+        }
+        if let Some(load) = agent.load {
+            self.observe_report(Ok(load), now);
+        }
+    }
+
+    /// Leaves a report that came with a pull for the control loop. Takes no lock.
+    pub fn observe_riding(&self, report: Result<OrcaReport, String>, now: Instant) {
+        self.riding.store(Some(Arc::new(Riding(report, now))));
     }
 
     /// The addresses that its name has now: the gate lets them pass.
@@ -219,14 +322,16 @@ impl Server {
         self.settings.report.every * 3 + Duration::from_secs(1)
     }
 
-    /// What is known at `now`. `was_usable` is the state before: once over its threshold, it comes back below
-    /// `resume`.
+    /// What is known at `now`, by the calendar `wall`.
     #[must_use]
-    pub fn state(&self, was_usable: bool, now: Instant) -> ServerState {
-        let mut known = self.known();
-        let report = known
-            .report
-            .filter(|report| now.saturating_duration_since(report.at) <= self.report_life());
+    pub fn state(&self, now: Instant, wall: SystemTime) -> ServerState {
+        if let Some(riding) = self.riding.swap(None) {
+            self.observe_orca(riding.0.clone(), riding.1);
+        }
+        let known = &mut *self.known();
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) <= self.report_life();
+        let report = known.report.filter(|report| is_fresh(report.at));
+        let is_heard = known.heard.is_some_and(is_fresh);
         if report.is_none() {
             // What was learnt from reports expires with them.
             known.correction = 0.0;
@@ -236,18 +341,40 @@ impl Server {
             (Some(assigned), _) => Some((assigned + known.correction).max(0.0)),
             (None, report) => report.map(|report| report.load.get()),
         };
-        let verdict = self.verdict(&known, load, report.is_some(), was_usable);
-        let odd = known
-            .report_error
-            .as_ref()
-            .filter(|_| report.is_none())
-            .map(|error| format!("report stale: {error}"));
+        let spent = self.settings.budget.map(|budget| {
+            let (bytes, price) = (self.assigned_bytes(), self.settings.price);
+            known.account.spent(bytes, price, budget.per, wall)
+        });
+        // Once at its threshold, it comes back below `resume`.
+        known.over = load.is_some_and(|load| {
+            load >= self.settings.threshold.get()
+                || known.over && load >= self.settings.resume().get()
+        });
+        let says_over = report.is_some_and(|report| report.is_over);
+        // Whatever our threshold is: it knows best.
+        let verdict = match self.verdict(known, load, spent, is_heard) {
+            Ok(()) if says_over => Err(Refusal::Over),
+            verdict => verdict,
+        };
+        let ramp = known.ramp(verdict.as_ref().err(), self.settings.slow_start, now);
+        let odd = if ramp < 1.0 {
+            Some(format!(
+                "it came back: gets {:.0} % of its room",
+                ramp * 100.0
+            ))
+        } else {
+            let error = known.report_error.as_ref().filter(|_| !is_heard);
+            error.map(|error| format!("report stale: {error}"))
+        };
         ServerState {
             load,
+            previous: known.average(load, self.settings.report.every * PREVIOUS, now),
+            ramp,
+            spent,
             correction: known.correction,
             reported: report.map(|report| report.load.get()),
             usable: verdict.is_ok(),
-            reason: verdict.err().or(odd),
+            reason: verdict.err().map(|refusal| refusal.to_string()).or(odd),
             health: match (&self.settings.health, known.health.health()) {
                 (HealthSettings::Off, _) => "not probed",
                 (_, Health::Unknown) => "unknown",
@@ -264,38 +391,89 @@ impl Server {
         &self,
         known: &Known,
         load: Option<f64>,
-        reported: bool,
-        was_usable: bool,
-    ) -> Result<(), String> {
+        spent: Option<f64>,
+        is_heard: bool,
+    ) -> Result<(), Refusal> {
         if let HealthSettings::Probe(_) = self.settings.health {
             match known.health.health() {
-                Health::Unknown => return Err("not yet probed".to_owned()),
-                Health::Ill(why) => return Err(format!("not healthy: {why}")),
-                Health::Busy => return Err("busy: it answers 503".to_owned()),
+                Health::Unknown => return Err(Refusal::NotProbed),
+                Health::Ill(why) => return Err(Refusal::Ill(why.clone())),
+                Health::Busy => return Err(Refusal::Busy),
                 Health::Well => {}
             }
         }
+        // What an agent said holds until it says otherwise, also when it has fallen silent since.
+        if let Some(why) = &known.down {
+            return Err(Refusal::Down(why.clone()));
+        }
+        if let Some(word) = known.withdrawn {
+            return Err(Refusal::Withdrawn(word));
+        }
         // With a capacity the assigned rate is enough; without, only the report says when to stop.
-        if self.settings.report.kind == ReportKind::Orca
+        if self.settings.report.kind != ReportKind::None
             && self.settings.capacity.is_none()
-            && !reported
+            && !is_heard
         {
-            return Err(match (&known.report_error, known.report) {
-                (Some(error), _) => format!("report stale: {error}"),
-                (None, Some(_)) => "report stale".to_owned(),
-                (None, None) => "not yet probed".to_owned(),
+            return Err(match (&known.report_error, known.heard) {
+                (None, None) => Refusal::NotProbed,
+                (Some(error), None) => Refusal::Unheard(error.clone()),
+                (error, Some(_)) => Refusal::Stale(error.clone()),
             });
+        }
+        if let (Some(spent), Some(budget)) = (spent, self.settings.budget)
+            && spent >= budget.amount
+        {
+            return Err(Refusal::Spent(spent, budget));
         }
         let (threshold, resume) = (self.settings.threshold, self.settings.resume());
         match load {
-            Some(load) if load >= threshold.get() => Err(format!(
-                "load {load:.2} is not below its threshold {threshold}"
-            )),
-            Some(load) if !was_usable && load >= resume.get() => Err(format!(
-                "load {load:.2} is not yet below {resume}, where it takes work again"
-            )),
+            Some(load) if load >= threshold.get() => Err(Refusal::Full(load, threshold)),
+            Some(load) if known.over => Err(Refusal::NotYetBelow(load, resume)),
             _ => Ok(()),
         }
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// The part of its room that a server gets: it grows from [`FIRST_STEP`] to all of it after the server was
+    /// away, so that it is not flooded with its caches cold.
+    fn ramp(&mut self, refusal: Option<&Refusal>, slow_start: Duration, now: Instant) -> f64 {
+        match refusal {
+            Some(refusal) if refusal.is_away() => {
+                // Before it was first heard of it was not away, but not there yet.
+                self.away = true;
+                self.back = None;
+            }
+            _ if self.away => {
+                self.away = false;
+                self.back = Some(now);
+            }
+            _ => {}
+        }
+        let Some(back) = self.back else { return 1.0 };
+        let grown = now.saturating_duration_since(back).as_secs_f64() / slow_start.as_secs_f64();
+        if grown < 1.0 {
+            grown.max(FIRST_STEP)
+        } else {
+            // Nothing is grown of nothing, too: no slow start.
+            self.back = None;
+            1.0
+        }
+    }
+
+    /// Takes `load` into the moving average.
+    fn average(&mut self, load: Option<f64>, window: Duration, now: Instant) -> Option<f64> {
+        self.previous = load.map(|load| match self.previous {
+            None => (load, now),
+            Some((previous, then)) => {
+                let elapsed = now.saturating_duration_since(then).as_secs_f64();
+                let weight = 1.0 - (-elapsed / window.as_secs_f64()).exp();
+                (previous + (load - previous) * weight, now)
+            }
+        });
+        self.previous.map(|(previous, _)| previous)
     }
 }
 
@@ -303,120 +481,5 @@ impl Server {
 pub type Servers = Arc<[Arc<Server>]>;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::servers::settings::{HealthProbe, ReportSettings};
-
-    fn server(change: impl FnOnce(&mut ServerSettings)) -> (Server, Instant) {
-        let mut settings = ServerSettings {
-            name: "eu".to_owned(),
-            url: "http://eu.example".to_owned(),
-            health: HealthSettings::Off,
-            ..ServerSettings::default()
-        };
-        change(&mut settings);
-        let now = Instant::now();
-        let url = Url::parse(&settings.url).unwrap();
-        (Server::new(settings, url, now), now)
-    }
-
-    fn orca() -> ReportSettings {
-        ReportSettings {
-            kind: ReportKind::Orca,
-            url: "http://eu.example/load".to_owned(),
-            every: Duration::from_secs(1),
-        }
-    }
-
-    fn load(value: f64) -> Result<Ratio, String> {
-        Ok(Ratio::new(value).unwrap())
-    }
-
-    #[test]
-    fn is_not_usable_until_probed() {
-        let (server, now) = server(|s| s.health = HealthSettings::Probe(HealthProbe::default()));
-        let state = server.state(false, now);
-        assert_eq!(state.reason.as_deref(), Some("not yet probed"));
-        server.observe_health(Answer::Good);
-        assert!(server.state(false, now).usable);
-        server.observe_health(Answer::Busy);
-        assert!(server.state(true, now).reason.unwrap().starts_with("busy"));
-    }
-
-    #[test]
-    fn takes_no_work_from_its_threshold_on_and_takes_it_again_below_resume() {
-        let (server, now) = server(|s| s.report = orca());
-        assert_eq!(
-            server.state(false, now).reason.as_deref(),
-            Some("not yet probed")
-        );
-        let mut usable = false;
-        let mut after = |value: f64| {
-            server.observe_report(load(value), now);
-            usable = server.state(usable, now).usable;
-            usable
-        };
-        assert!(after(0.70));
-        assert!(after(0.79));
-        assert!(!after(0.80));
-        assert!(!after(0.76), "above resume");
-        assert!(after(0.74));
-    }
-
-    #[test]
-    fn a_report_that_is_silent_goes_stale() {
-        let (server, now) = server(|s| s.report = orca());
-        server.observe_report(load(0.1), now);
-        assert!(server.state(false, now).usable);
-        server.observe_report(Err("connection refused".to_owned()), now);
-        assert!(
-            server.state(true, now + Duration::from_secs(3)).usable,
-            "still fresh"
-        );
-        let state = server.state(true, now + Duration::from_secs(5));
-        assert_eq!(
-            state.reason.as_deref(),
-            Some("report stale: connection refused")
-        );
-        assert!(!state.usable);
-    }
-
-    #[test]
-    fn what_is_assigned_counts_at_once() {
-        let (server, now) = server(|s| s.capacity = "8Mbit/s".parse().ok());
-        assert!(server.has_room(0.0, now));
-        // 1 MB/s capacity, 2 s window: 1.7 MB read as 0.85.
-        server.assign(1_700_000, now);
-        assert!(!server.has_room(0.0, now));
-        let state = server.state(true, now);
-        assert!(!state.usable && (state.load.unwrap() - 0.85).abs() < 0.001);
-        assert!(server.has_room(0.0, now + Duration::from_secs(1)));
-        assert!(
-            !server.has_room(0.5, now + Duration::from_secs(1)),
-            "others' work"
-        );
-    }
-
-    #[test]
-    fn reports_correct_the_assigned_rate_slowly_and_expire() {
-        let (server, now) = server(|s| {
-            s.capacity = "8Mbit/s".parse().ok();
-            s.report = orca();
-        });
-        assert!(
-            server.state(false, now).usable,
-            "the assigned rate is enough"
-        );
-        for second in 1..=60 {
-            server.observe_report(load(0.5), now + Duration::from_secs(second));
-        }
-        let state = server.state(true, now + Duration::from_secs(60));
-        assert!(
-            (state.load.unwrap() - 0.5).abs() < 0.01,
-            "others' work is seen: {state:?}"
-        );
-        let stale = server.state(true, now + Duration::from_secs(90));
-        assert_eq!(stale.load, Some(0.0));
-        assert!(stale.usable);
-    }
-}
+#[path = "server_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
+use super::{budget::BudgetSettings, report::ReportSettings};
 use crate::{
     problem::Problem,
     units::{self, BitRate, Price, Ratio},
@@ -14,7 +15,8 @@ use crate::{
 const RESUME_MARGIN: f64 = 0.05;
 
 /// How often a server may be asked.
-const EVERY: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(3600);
+pub(super) const EVERY: RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(3600);
 
 /// One offload server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,13 @@ pub struct ServerSettings {
     /// Whether it answers with `Access-Control-Allow-Origin`: without, stylesheets and what needs CORS stay
     /// with the primary. Default: false.
     pub cors: bool,
+    /// What may be spent on it: over that it gets no work. Default: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetSettings>,
+    /// How long its room grows when it comes back from being ill, taken out or unheard of; `"0s"`: it gets all
+    /// of it at once. Default: 10s.
+    #[serde(with = "units::duration")]
+    pub slow_start: Duration,
     /// Where its load is told.
     pub report: ReportSettings,
     /// How it is found out whether it is alive; `false`: it is believed to be.
@@ -53,6 +62,8 @@ impl Default for ServerSettings {
             price: Price::default(),
             capacity: None,
             cors: false,
+            budget: None,
+            slow_start: Duration::from_secs(10),
             report: ReportSettings::default(),
             health: HealthSettings::default(),
         }
@@ -90,16 +101,24 @@ impl ServerSettings {
                 ),
             );
         }
-        if self.report.kind == ReportKind::Orca {
-            if let Err(message) = absolute_url(&self.report.url) {
-                problem("report.url", message);
+        if let Some(budget) = self.budget {
+            if !(budget.amount.is_finite() && budget.amount > 0.0) {
+                problem(
+                    "budget.amount",
+                    format!("must be above 0, found {}", budget.amount),
+                );
             }
-            if !EVERY.contains(&self.report.every) {
-                problem("report.every", "must be from 50ms to 1h".into());
+            if self.price == Price::default() {
+                problem(
+                    "budget",
+                    "needs `price`: what costs nothing spends nothing".into(),
+                );
             }
-        } else if !self.report.url.is_empty() {
-            problem("report.url", "needs `report.kind` = \"orca\"".into());
         }
+        if self.slow_start > Duration::from_secs(3600) {
+            problem("slow_start", "must be at most 1h".into());
+        }
+        self.report.check(&mut problem);
         if let HealthSettings::Probe(health) = &self.health {
             if !health.path.starts_with('/') || health.path.parse::<http::Uri>().is_err() {
                 problem(
@@ -165,41 +184,6 @@ pub fn server_url(text: &str) -> Result<Url, String> {
         return Err("must carry no user and no password".to_owned());
     }
     Ok(url)
-}
-
-/// Where a server's load is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReportSettings {
-    /// In which form.
-    pub kind: ReportKind,
-    /// Where it is fetched.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub url: String,
-    /// How often. Default: 1s.
-    #[serde(with = "units::duration")]
-    pub every: Duration,
-}
-
-impl Default for ReportSettings {
-    fn default() -> Self {
-        Self {
-            kind: ReportKind::None,
-            url: String::new(),
-            every: Duration::from_secs(1),
-        }
-    }
-}
-
-/// The form of a load report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReportKind {
-    /// No report: the assigned estimate alone.
-    #[default]
-    None,
-    /// Open Request Cost Aggregation, as JSON.
-    Orca,
 }
 
 /// How it is found out whether a server is alive.

@@ -8,7 +8,7 @@ use crate::front::Rejection;
 
 /// Why there is no answer of the upstream's.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     #[error("the request cannot be passed on: {0}")]
     Refused(Rejection),
     #[error("there is no way to pass CONNECT on")]
@@ -65,7 +65,7 @@ impl Failure {
     }
 
     /// The status, and a sentence that names nothing of what is behind.
-    pub(super) fn told(&self) -> (StatusCode, &'static str) {
+    pub(crate) fn told(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Refused(rejection) => (rejection.status(), rejection.sentence()),
             Self::Method => (

@@ -50,6 +50,7 @@ mod target;
 
 use std::time::Duration;
 
+pub(crate) use self::{failure::Failure, service::UntilClose, target::Target};
 pub use self::{
     forwarded::{OverTls, TrustedForwarding},
     service::{Upstream, UpstreamFuture},

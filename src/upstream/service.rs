@@ -77,7 +77,13 @@ impl Upstream {
         })
     }
 
-    async fn pass_on(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    /// Where it is.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Sends a request whose address and headers are the upstream's already.
+    pub(crate) async fn pass_on(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
         let again = self.repeatable(&parts, &body);
         let mut answer = self.send(parts, body).await;
@@ -90,6 +96,9 @@ impl Upstream {
         let (mut parts, body) = answer?.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::Upgraded);
+        }
+        if ends_with_its_connection(&parts) {
+            parts.extensions.insert(UntilClose);
         }
         strip_one_hop(&mut parts.headers);
         // The next hop's is the next hop's: an answer in HTTP/1.0 would be passed on as one.
@@ -114,6 +123,22 @@ impl Upstream {
             .await?
             .map_err(Failure::from_client)
     }
+}
+
+/// An extension of an answer: its body ends where its connection does, so one that was cut looks whole
+/// (RFC 9112 section 8).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UntilClose;
+
+fn ends_with_its_connection(parts: &http::response::Parts) -> bool {
+    use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+    let has_body = !matches!(
+        parts.status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    has_body
+        && !parts.headers.contains_key(CONTENT_LENGTH)
+        && !parts.headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// What is waited for, unless nothing moves for `limit` before it comes.

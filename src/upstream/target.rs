@@ -39,15 +39,15 @@ pub enum UpstreamError {
 
 /// The upstream's URL, taken apart.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     pub(super) scheme: Scheme,
-    pub(super) authority: Authority,
+    pub(crate) authority: Authority,
     /// Without the slash at its end; mostly empty.
     prefix: String,
 }
 
 impl Target {
-    pub(super) fn new(url: &Url) -> Result<Self, UpstreamError> {
+    pub(crate) fn new(url: &Url) -> Result<Self, UpstreamError> {
         let scheme = match url.scheme() {
             "http" => Scheme::HTTP,
             "https" => Scheme::HTTPS,
@@ -77,7 +77,7 @@ impl Target {
     }
 
     /// The address at the upstream of what a client asked for as `uri`. `None` if there is none.
-    pub(super) fn address(&self, uri: &Uri) -> Option<Uri> {
+    pub(crate) fn address(&self, uri: &Uri) -> Option<Uri> {
         let asked = uri.path_and_query()?;
         let there = if self.prefix.is_empty() {
             asked.clone()

@@ -1,40 +1,105 @@
-//! Real pages, by the same oracle: those of Debian's apache2-doc, or of another folder:
-//! `OVERSPILL_PAGES=/usr/share/doc cargo test --test rewrite -- --ignored`.
+//! Real pages, by the same oracle: those of six manuals, or of a folder:
+//! `OVERSPILL_PAGES=/usr/share/doc cargo test --test rewrite real -- --ignored --nocapture`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use super::{Random, oracle, rewrite};
+use overspill::rewrite::Plan;
+
+use super::{
+    Random,
+    manuals::{DOC, MANUALS, found},
+    oracle, rewrite, site,
+};
+
+/// Of the manuals every so many-th page is read: all of them take minutes.
+const EVERY: usize = 2;
+
+/// What was seen of a folder's pages.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    pages: u64,
+    links: u64,
+    bail_outs: u64,
+    spliced: u64,
+}
 
 #[test]
-#[ignore = "needs apache2-doc"]
+#[ignore = "needs documentation packages"]
 fn real_pages_differ_in_moved_urls_alone() {
-    let folder = std::env::var_os("OVERSPILL_PAGES");
-    let folder = folder.unwrap_or_else(|| "/usr/share/doc/apache2-doc/manual".into());
-    let mut folders = vec![PathBuf::from(folder)];
-    let (mut pages, mut links, mut bail_outs) = (0, 0, 0);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let entry = entry.unwrap();
-            let path = entry.path();
-            if entry.file_type().unwrap().is_dir() {
-                folders.push(path);
-                continue;
+    if let Some(folder) = std::env::var_os("OVERSPILL_PAGES") {
+        let seen = look(&PathBuf::from(folder), 1);
+        println!("{seen:?}");
+        assert!(seen.pages > 0);
+        return;
+    }
+    let (mut all, mut packages) = (Seen::default(), 0);
+    for manual in MANUALS {
+        let seen = look(&Path::new(DOC).join(found(manual)), EVERY);
+        println!("{manual}: {seen:?}");
+        packages += u32::from(seen.links > 0);
+        all.pages += seen.pages;
+        all.links += seen.links;
+        all.bail_outs += seen.bail_outs;
+        all.spliced += seen.spliced;
+    }
+    println!("{packages} packages: {all:?}");
+    assert!(
+        all.pages >= 2_000 && packages >= 4,
+        "{packages} packages: {all:?}"
+    );
+}
+
+/// Rewrites one of `every` pages below `folder`, as a stream and by a plan.
+fn look(folder: &Path, every: usize) -> Seen {
+    let mut seen = Seen::default();
+    for path in pages(folder).iter().step_by(every) {
+        let shown = path.display();
+        let page = fs::read(path).unwrap();
+        let chunks = Random(seen.pages + 1).chunks(&page, 5000);
+        let (out, summary) = rewrite(true, chunks);
+        let moved = oracle::assert_only_urls_moved(&page, &out);
+        // What the scanner saw is what the parser sees.
+        assert_eq!(moved, summary.links, "{shown}");
+        assert!(summary.links > 0 || out == page, "{shown}");
+
+        // Of a page of very many links there is no plan.
+        if let Some(plan) = Plan::scan(site::rules(), site::page(), &page) {
+            match plan.splice(&page, &site::allowance(true)) {
+                Some((spliced, links)) => {
+                    assert!(spliced == out, "{shown}: spliced, it is another page");
+                    assert_eq!(links, summary.links, "{shown}");
+                }
+                None => assert_eq!(summary.links, 0, "{shown}"),
             }
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.contains(".htm") || name.ends_with(".gz") {
-                continue;
-            }
-            let page = fs::read(&path).unwrap();
-            let (out, summary) = rewrite(true, Random(pages + 1).chunks(&page, 5000));
-            let moved = oracle::assert_only_urls_moved(&page, &out);
-            // What the scanner saw is what the parser sees.
-            assert_eq!(moved, summary.links, "{}", path.display());
-            assert!(summary.links > 0 || out == page, "{}", path.display());
-            pages += 1;
-            links += summary.links;
-            bail_outs += u32::from(summary.bail_out.is_some());
+            assert_eq!(plan.bail_out(), summary.bail_out, "{shown}");
+            seen.spliced += 1;
+        }
+        seen.pages += 1;
+        seen.links += u64::from(summary.links);
+        seen.bail_outs += u64::from(summary.bail_out.is_some());
+    }
+    seen
+}
+
+/// The pages below `folder`, in the order of their names, so that each is always cut in the same way. Symbolic links
+/// are other pages once more.
+fn pages(folder: &Path) -> Vec<PathBuf> {
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.unwrap();
+        let (kind, path) = (entry.file_type().unwrap(), entry.path());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if kind.is_dir() {
+            found.extend(pages(&path));
+        } else if kind.is_file() && name.contains(".htm") && !name.ends_with(".gz") {
+            found.push(path);
         }
     }
-    println!("{pages} pages, {links} links moved, {bail_outs} bail-outs");
-    assert!(pages > 0);
+    found.sort();
+    found
 }

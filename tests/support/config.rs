@@ -10,6 +10,7 @@ pub(crate) struct Config(BTreeMap<String, String>);
 const QUIET: &str = r#"
     primary.listen = "127.0.0.1:0"
     admin.listen = "127.0.0.1:0"
+    edge.listen = "127.0.0.1:0"
     load.interval = "50ms"
     load.smoothing = "200ms"
     load.cpu.enabled = false

@@ -6,8 +6,12 @@
 //! | `config` | that configuration: quiet defaults, and the lines that a test is about |
 //! | `upstream` | a server to stand in front of, whose `/hold` answers when it is told to |
 //! | `offload_server` | an offload server that says of its load what the test wants, and notes who came |
+//! | `broken_server` | offload servers that refuse, answer 503 or hang |
 //! | `client` | requests from any address of 127.0.0.0/8, and answers down to "not a byte" |
+//! | `caches` | other people's caches, with the files that make offload servers of them |
 //! | `curl` | the real one |
+//! | `manuals` | where Debian puts documentation: thousands of real pages |
+//! | `dns` (in its own tests) | a name server |
 //! | `process` | other people's programs: nginx, chromedriver |
 //! | `web` | an HTTP client that takes answers as they come |
 //! | `webdriver` | a real browser |
@@ -15,9 +19,12 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
+pub(crate) mod broken_server;
+pub(crate) mod caches;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod curl;
+pub(crate) mod manuals;
 pub(crate) mod offload_server;
 pub(crate) mod process;
 pub(crate) mod program;

@@ -12,7 +12,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -112,11 +112,22 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
                 .unwrap()
                 .push(format!("{} {}", request.method(), request.uri()));
             match std::fs::read(shared.root.join(path.trim_start_matches('/'))) {
-                Ok(content) => (
-                    [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")],
-                    Body::from(content),
-                )
-                    .into_response(),
+                Ok(content) => {
+                    let mut response = Body::from(content).into_response();
+                    let headers = response.headers_mut();
+                    headers.insert(
+                        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+                        HeaderValue::from_static("*"),
+                    );
+                    // Browsers find out what other files are.
+                    if path.ends_with(".svg") {
+                        headers.insert(
+                            header::CONTENT_TYPE,
+                            HeaderValue::from_static("image/svg+xml"),
+                        );
+                    }
+                    response
+                }
                 Err(_) => StatusCode::NOT_FOUND.into_response(),
             }
         }

@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::Duration,
 };
@@ -17,6 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A program that is ended, by its process alone, when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running(Child);
+
+impl Running {
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -45,21 +52,28 @@ pub(crate) fn start<R: Read + Send + 'static>(
     (Running(child), lines)
 }
 
-/// Waits for the first line of which `find` makes something.
-pub(crate) fn wait_for<T>(lines: &Receiver<String>, find: impl Fn(&str) -> Option<T>) -> T {
+/// Waits for the first line of which `find` makes something; the lines that there were, where the program
+/// ends without one.
+pub(crate) fn wait_for<T>(
+    lines: &Receiver<String>,
+    find: impl Fn(&str) -> Option<T>,
+) -> Result<T, String> {
     let mut seen = Vec::new();
     loop {
         match lines.recv_timeout(PATIENCE) {
             Ok(line) => match find(&line) {
-                Some(found) => return found,
+                Some(found) => return Ok(found),
                 None => seen.push(line),
             },
-            Err(error) => panic!("{error}; until then:\n{}", seen.join("\n")),
+            Err(RecvTimeoutError::Disconnected) => return Err(seen.join("\n")),
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("no such line; until now:\n{}", seen.join("\n"))
+            }
         }
     }
 }
 
-/// A real nginx that serves a folder to pages of other origins.
+/// A real nginx.
 #[derive(Debug)]
 pub(crate) struct Nginx {
     /// Where it is, such as `http://127.0.0.1:40124`.
@@ -69,11 +83,20 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Serves the files of `root`.
+    /// Serves the files of `root` to pages of other origins.
     pub(crate) fn start(root: &Path) -> Self {
+        let root = root.display();
+        Self::configured(
+            "",
+            &format!("root {root}; add_header Access-Control-Allow-Origin *;"),
+        )
+    }
+
+    /// With these lines in its `http` and its `server`. Relative paths are below a folder of its own.
+    pub(crate) fn configured(http: &str, server: &str) -> Self {
         // A port that is free now may be taken a moment later, by a test beside this one.
         (0..5)
-            .find_map(|_| Self::try_start(root))
+            .find_map(|_| Self::try_start(http, server))
             .expect("a free port")
     }
 
@@ -82,27 +105,37 @@ impl Nginx {
         fs::read_to_string(self.folder.path().join("access.log")).unwrap()
     }
 
-    fn try_start(root: &Path) -> Option<Self> {
+    fn try_start(http: &str, server: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let address = free_address();
         let file = folder.path().join("nginx.conf");
-        fs::write(&file, configuration(address, root, folder.path())).unwrap();
+        let lines = configuration(address, http, server, folder.path());
+        fs::write(&file, lines).unwrap();
         let mut command = Command::new(program("nginx"));
         command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
         let (mut running, _) = start(command.stderr(Stdio::piped()), |child| child.stderr.take());
+        running.listens(address).then(|| Self {
+            url: format!("http://{address}"),
+            _running: running,
+            folder,
+        })
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+impl Running {
+    /// Waits until it takes connections; false where it ended instead.
+    fn listens(&mut self, address: SocketAddr) -> bool {
         loop {
-            if running.0.try_wait().unwrap().is_some() {
-                return None;
+            if self.0.try_wait().unwrap().is_some() {
+                return false;
             }
             if TcpStream::connect(address).is_ok() {
-                return Some(Self {
-                    url: format!("http://{address}"),
-                    _running: running,
-                    folder,
-                });
+                return true;
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -110,8 +143,8 @@ impl Nginx {
 }
 
 /// One process in the foreground, that writes into its own folder alone.
-fn configuration(address: SocketAddr, root: &Path, folder: &Path) -> String {
-    let (root, folder) = (root.display(), folder.display());
+fn configuration(address: SocketAddr, http: &str, server: &str, folder: &Path) -> String {
+    let folder = folder.display();
     format!(
         r#"
 daemon off;
@@ -127,10 +160,10 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {http}
     server {{
         listen {address};
-        root {root};
-        add_header Access-Control-Allow-Origin *;
+        {server}
     }}
 }}
 "#
@@ -138,7 +171,7 @@ http {{
 }
 
 /// Servers are in folders that are not on everybody's path.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let system = Path::new("/usr/sbin").join(name);
     if system.exists() { system } else { name.into() }
 }

@@ -75,11 +75,20 @@ pub(crate) async fn run(arguments: &[&str], config: &str) -> Finished {
 impl Program {
     /// Starts `overspill serve` and waits until it is ready.
     pub(crate) async fn serve(config: &Config) -> Self {
+        Self::start("serve", config).await
+    }
+
+    /// Starts `overspill edge` and waits until it is ready.
+    pub(crate) async fn edge(config: &Config) -> Self {
+        Self::start("edge", config).await
+    }
+
+    async fn start(command_name: &str, config: &Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("overspill.toml");
         fs::write(&path, config.to_string()).unwrap();
         let mut child = command()
-            .args(["--log", "json", "serve", "--config"])
+            .args(["--log", "json", command_name, "--config"])
             .arg(&path)
             .current_dir(folder.path())
             .stdout(Stdio::null())

@@ -2,7 +2,10 @@
 //!
 //! [WebDriver]: https://www.w3.org/TR/webdriver2/
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use serde_json::{Value, json};
 
@@ -11,27 +14,52 @@ use super::{
     web::Client,
 };
 
-/// A session with a browser of its own.
-#[derive(Debug)]
-pub(crate) struct Browser {
-    client: Client,
-    session: String,
-    _driver: Running,
-    _profile: tempfile::TempDir,
-}
-
-impl Browser {
-    pub(crate) async fn start() -> Self {
+/// Starts chromedriver; gives its port.
+fn driver() -> (Running, u16) {
+    let mut said = String::new();
+    // The port that it finds free of IPv6 may be taken of IPv4: then it ends.
+    for _ in 0..5 {
         let mut command = Command::new("chromedriver");
         command
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let (driver, lines) = start(&mut command, |child| child.stdout.take());
-        let port: u16 = wait_for(&lines, |line| {
+        let port = wait_for(&lines, |line| {
             let (_, port) = line.split_once("started successfully on port ")?;
             port.trim_end_matches('.').parse().ok()
         });
+        match port {
+            Ok(port) => return (driver, port),
+            Err(lines) => said = lines,
+        }
+    }
+    panic!("chromedriver does not start; it says:\n{said}");
+}
+
+/// A session with a browser of its own.
+#[derive(Debug)]
+pub(crate) struct Browser {
+    client: Client,
+    session: String,
+    /// The browser's own process, while it has not been told to end.
+    process: AtomicU64,
+    _driver: Running,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    pub(crate) async fn start() -> Self {
+        Self::with_patience("normal").await
+    }
+
+    /// One that looks at pages while they load: they may never be done.
+    pub(crate) async fn impatient() -> Self {
+        Self::with_patience("none").await
+    }
+
+    async fn with_patience(strategy: &str) -> Self {
+        let (driver, port) = driver();
         let profile = tempfile::tempdir().unwrap();
         let arguments = [
             "--headless",
@@ -49,16 +77,19 @@ impl Browser {
         ];
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
+            "pageLoadStrategy": strategy,
             "goog:chromeOptions": { "args": arguments },
-            "goog:loggingPrefs": { "browser": "ALL" },
+            "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
         let client = Client::new();
         let driver_url = format!("http://127.0.0.1:{port}/session");
         let answer = client.json("POST", &driver_url, &capabilities).await;
         let id = answer["value"]["sessionId"].as_str().unwrap();
+        let process = answer["value"]["capabilities"]["goog:processID"].as_u64();
         Self {
             client,
             session: format!("{driver_url}/{id}"),
+            process: AtomicU64::new(process.expect("chromedriver tells what it started")),
             _driver: driver,
             _profile: profile,
         }
@@ -69,7 +100,7 @@ impl Browser {
         self.client.json("POST", &url, &body).await["value"].take()
     }
 
-    /// Opens `url` and waits until it is loaded.
+    /// Opens `url` and waits until it is loaded, if the browser is patient.
     pub(crate) async fn open(&self, url: &str) {
         self.post("url", json!({ "url": url })).await;
     }
@@ -90,6 +121,29 @@ impl Browser {
         told.as_array_mut().unwrap().drain(..).collect()
     }
 
+    /// What the DevTools protocol told of the page and its network since the last call: `method` and `params`.
+    pub(crate) async fn events(&self) -> Vec<Value> {
+        let mut told = self.post("se/log", json!({ "type": "performance" })).await;
+        let told = told.as_array_mut().unwrap().drain(..);
+        told.map(|entry| {
+            let mut entry: Value =
+                serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+            entry["message"].take()
+        })
+        .collect()
+    }
+
+    /// A command of the DevTools protocol.
+    pub(crate) async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let body = json!({ "cmd": command, "params": parameters });
+        self.post("goog/cdp/execute", body).await
+    }
+
+    /// Forgets what it keeps of pages and objects.
+    pub(crate) async fn clear_cache(&self) {
+        self.devtools("Network.clearBrowserCache", json!({})).await;
+    }
+
     /// What is seen, as PNG.
     pub(crate) async fn screenshot(&self) -> Vec<u8> {
         let url = format!("{}/screenshot", self.session);
@@ -98,9 +152,22 @@ impl Browser {
         base64(answer["value"].as_str().unwrap())
     }
 
-    /// Ends the browser. Without it, the browser would outlive its driver.
+    /// Ends the browser.
     pub(crate) async fn quit(&self) {
         self.client.json("DELETE", &self.session, &json!({})).await;
+        self.process.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Browser {
+    /// A browser outlives its driver. After a test that has failed, nobody told it to end.
+    fn drop(&mut self) {
+        let process = self.process.load(Ordering::Relaxed);
+        if process != 0 {
+            let _ = Command::new("kill")
+                .args(["-KILL", &process.to_string()])
+                .status();
+        }
     }
 }
 

@@ -1,33 +1,30 @@
-//! Visitors who come whether or not those before them have been served.
+//! The demo's visitors: a crowd as `overspill crowd` sends it, that holds what it gets to the site's files.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use include_dir::Dir;
 use serde::Serialize;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep_until},
-};
+use tokio::time::Instant;
 use url::Url;
 
-use super::{
-    story::Story,
-    visitor::{Sizes, Visit, visit},
-};
-use crate::servers::hash;
+use super::story::Story;
+use crate::crowd::{Crowd, Reach, Reference, Settings, Sources};
 
-/// The pages of the site: the first is where half of the visitors come in.
+/// After that a visitor goes away.
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+/// The cookie that tells visitors apart.
+pub(super) const COOKIE: &str = "visitor";
+
+/// The pages of the site: the first is where half of the visitors come in, the others anywhere.
 const PAGES: [&str; 8] = [
-    "/",
-    "/light/",
-    "/light/keepers.html",
-    "/programme/",
-    "/programme/night-watch.html",
-    "/visit/",
-    "/visit/causeway.html",
-    "/gallery/",
+    "",
+    "light/",
+    "light/keepers.html",
+    "programme/",
+    "programme/night-watch.html",
+    "visit/",
+    "visit/causeway.html",
+    "gallery/",
 ];
 
 /// How many visits ended how.
@@ -47,109 +44,82 @@ pub(super) struct Tally {
     pub(super) broken: u64,
 }
 
-/// The crowd, and what became of it.
-#[derive(Debug)]
-pub(super) struct Crowd {
-    site: Url,
-    sizes: Sizes,
-    tally: Mutex<Tally>,
+/// The crowd for the site at `site`, which has these `files`.
+pub(super) fn crowd(site: &Url, files: &Dir<'_>) -> Result<Crowd, url::ParseError> {
+    let pages: Vec<Url> = PAGES
+        .iter()
+        .map(|page| site.join(page))
+        .collect::<Result<_, _>>()?;
+    let entrance = std::iter::repeat_n(pages[0].clone(), PAGES.len());
+    let settings = Settings {
+        pages: entrance.chain(pages.iter().cloned()).collect(),
+        patience: PATIENCE,
+        most: usize::MAX,
+        // All from one: the cookie tells them apart.
+        sources: Sources::System,
+        reach: Reach::default(),
+        cookie: Some(COOKIE.to_owned()),
+        seed: Settings::SEED,
+    };
+    Ok(Crowd::new(settings, Some(reference(site, files))))
+}
+
+/// Sends visitors as the story says.
+pub(super) async fn come(crowd: Crowd, story: Story, began: Instant) {
+    crowd
+        .come(|time| story.visitors(time), story.length(), began)
+        .await;
+}
+
+fn reference(site: &Url, files: &Dir<'_>) -> Reference {
+    let mut found = Vec::new();
+    let mut folders = vec![files];
+    while let Some(folder) = folders.pop() {
+        folders.extend(folder.dirs());
+        for file in folder.files() {
+            let path = file.path().to_string_lossy().replace('\\', "/");
+            found.push((format!("/{path}"), file.contents()));
+        }
+    }
+    Reference::of_files(
+        site,
+        found.iter().map(|(path, bytes)| (path.as_str(), *bytes)),
+    )
 }
 
 // === impl Tally ===
 
 impl Tally {
-    fn count(&mut self, visit: Visit) {
-        *match visit {
-            Visit::Whole => &mut self.whole,
-            Visit::TurnedAway => &mut self.turned_away,
-            Visit::Dropped => &mut self.dropped,
-            Visit::TooSlow => &mut self.too_slow,
-            Visit::Broken => &mut self.broken,
-        } += 1;
-    }
-}
-
-// === impl Crowd ===
-
-impl Crowd {
-    /// A crowd for the site at `site` whose files have these `sizes`.
-    pub(super) fn new(site: Url, sizes: Sizes) -> Arc<Self> {
-        Arc::new(Self {
-            site,
-            sizes,
-            tally: Mutex::default(),
-        })
-    }
-
-    pub(super) fn tally(&self) -> Tally {
-        *self.lock()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends visitors as the story says. Dropping the future sends them home.
-    pub(super) async fn come(self: Arc<Self>, story: Story, began: Instant) {
-        let mut visits = JoinSet::new();
-        let mut next = began;
-        for visitor in 0_u64.. {
-            let rate = story.visitors(next.saturating_duration_since(began));
-            if rate <= 0.0 {
-                break;
-            }
-            next += pause(rate, visitor);
-            sleep_until(next).await;
-            // Who has left needs no place here any more.
-            while visits.try_join_next().is_some() {}
-            visits.spawn(self.clone().one(visitor));
+    /// In the words of the story.
+    pub(super) fn of(crowd: &Crowd) -> Self {
+        let visitors = crowd.tally();
+        Self {
+            came: visitors.offered,
+            whole: visitors.whole,
+            turned_away: visitors.throttled,
+            dropped: visitors.dropped,
+            too_slow: visitors.timed_out + visitors.partial_timed_out,
+            broken: visitors.partial - visitors.partial_timed_out
+                + visitors.refused
+                + visitors.failed
+                + visitors.not_started,
         }
     }
-
-    async fn one(self: Arc<Self>, visitor: u64) {
-        self.lock().came += 1;
-        let visit = match self.site.join(page(visitor)) {
-            Ok(page) => visit(visitor, &page, &self.sizes).await,
-            Err(_) => Visit::Broken,
-        };
-        self.lock().count(visit);
-    }
-}
-
-/// Half of the visitors come to the front page, the others anywhere.
-fn page(visitor: u64) -> &'static str {
-    let place = hash::fraction(visitor, 1) * 2.0 - 1.0;
-    PAGES[(place.max(0.0) * PAGES.len() as f64) as usize]
-}
-
-/// The time until the next visitor, with `rate` a second who know nothing of each other: exponentially
-/// distributed. Drawn from the visitor's number, so that every showing has the same crowd.
-fn pause(rate: f64, visitor: u64) -> Duration {
-    let place = hash::fraction(visitor, 2);
-    Duration::from_secs_f64(-(1.0 - place).max(1e-9).ln() / rate)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::demo::SITE;
 
     #[test]
-    fn half_of_the_visitors_see_the_front_page_and_the_others_all_pages() {
-        let count = |wanted| {
-            (0..8_000)
-                .filter(|visitor| page(*visitor) == wanted)
-                .count()
-        };
-        assert!((4_300..4_700).contains(&count("/")), "{}", count("/"));
-        for wanted in &PAGES[1..] {
-            assert!(count(wanted) > 300, "{wanted}: {}", count(wanted));
+    fn every_page_is_one_of_the_site() {
+        for page in PAGES {
+            let file = match page {
+                page if page.is_empty() || page.ends_with('/') => format!("{page}index.html"),
+                page => page.to_owned(),
+            };
+            assert!(SITE.get_file(&file).is_some(), "{file}");
         }
-    }
-
-    #[test]
-    fn as_many_come_as_the_rate_says() {
-        let ten_thousand: Duration = (0..10_000).map(|visitor| pause(50.0, visitor)).sum();
-        let seconds = ten_thousand.as_secs_f64();
-        assert!((190.0..210.0).contains(&seconds), "{seconds}");
     }
 }

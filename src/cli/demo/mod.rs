@@ -9,18 +9,15 @@
 
 mod crowd;
 mod link;
-mod objects;
 mod show;
 mod stage;
 mod story;
 mod summary;
-mod visitor;
 
 use std::{
     future::Future,
     io::{self, Write},
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 
@@ -28,14 +25,14 @@ use include_dir::{Dir, include_dir};
 use tokio::{task::JoinSet, time::Instant};
 
 use self::{
-    crowd::Crowd,
+    crowd::Tally,
     show::{Moment, Show, load},
     stage::Stage,
     story::Story,
     summary::Summary,
 };
-use super::{DemoArguments, serve::asked_to_stop};
-use crate::site::Site;
+use super::{DemoArguments, files::allow_many_connections, serve::asked_to_stop};
+use crate::{crowd::Crowd, site::Site};
 
 type BoxError = Box<dyn std::error::Error>;
 
@@ -92,13 +89,14 @@ async fn play(
     stop: impl Future<Output = ()>,
 ) -> Result<Summary, BoxError> {
     let stage = Stage::set(folder, &story).await?;
-    let sizes: visitor::Sizes = Site::objects(folder, usize::MAX).collect();
-    stage.overspill.learn_objects(sizes.clone());
-    show.opening(&stage, visitor::PATIENCE)?;
-    let crowd = Crowd::new(stage.servers[0].url().parse()?, sizes);
+    stage
+        .overspill
+        .learn_objects(Site::objects(folder, usize::MAX));
+    show.opening(&stage, crowd::PATIENCE)?;
+    let crowd = crowd::crowd(&stage.servers[0].url().parse()?, &SITE)?;
     let began = Instant::now();
     let mut visitors = JoinSet::new();
-    visitors.spawn(crowd.clone().come(story, began));
+    visitors.spawn(crowd::come(crowd.clone(), story, began));
     tokio::select! {
         ended = direct(&stage, &story, &crowd, began, show) => ended,
         () = stop => {
@@ -112,7 +110,7 @@ async fn play(
 async fn direct(
     stage: &Stage,
     story: &Story,
-    crowd: &Arc<Crowd>,
+    crowd: &Crowd,
     began: Instant,
     show: &mut Show,
 ) -> Result<Summary, BoxError> {
@@ -155,31 +153,7 @@ async fn direct(
 fn moment(stage: &Stage, crowd: &Crowd, began: Instant) -> Moment {
     Moment {
         time: began.elapsed(),
-        tally: crowd.tally(),
+        tally: Tally::of(crowd),
         sent: stage.servers.each_ref().map(|server| server.link.sent()),
-    }
-}
-
-/// Both ends of every connection are open files of this one process, and many systems allow a process no more
-/// than 1024 unless it asks.
-fn allow_many_connections() {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Resource, getrlimit, setrlimit};
-        // The most that macOS grants.
-        const ENOUGH: u64 = 10_240;
-        let mut limit = getrlimit(Resource::Nofile);
-        let Some(now) = limit.current.filter(|now| *now < ENOUGH) else {
-            return;
-        };
-        limit.current = Some(
-            limit
-                .maximum
-                .map_or(ENOUGH, |most| most.min(ENOUGH))
-                .max(now),
-        );
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::debug!(%error, "the limit of open files stays as it is");
-        }
     }
 }

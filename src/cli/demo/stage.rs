@@ -20,9 +20,9 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tower_layer::Layer;
 
 use super::{
+    crowd::COOKIE,
     link::{Link, LinkBody},
     story::Story,
-    visitor::COOKIE,
 };
 use crate::{
     Overspill, Settings,
@@ -91,6 +91,7 @@ impl Server {
                 kind: ReportKind::Orca,
                 url: format!("{}{REPORT}", self.url()),
                 every: Duration::from_millis(500),
+                ..ReportSettings::default()
             },
             health: HealthSettings::Probe(HealthProbe {
                 path: REPORT.to_owned(),

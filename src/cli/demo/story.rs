@@ -106,6 +106,11 @@ impl Story {
         None
     }
 
+    /// How long it is if the last act does not end before its time.
+    pub(super) fn length(&self) -> Duration {
+        self.acts.iter().map(|act| act.length).sum()
+    }
+
     /// Visitors a second at `time`.
     pub(super) fn visitors(&self, time: Duration) -> f64 {
         let Some((number, since)) = self.act(time) else {

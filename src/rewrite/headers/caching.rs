@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, EXPIRES, LAST_MODIFIED},
+    header::{
+        ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES,
+        LAST_MODIFIED,
+    },
 };
 
 use super::Tag;
 
 /// What speaks of the page's bytes before they were rewritten, or to caches that would keep them.
-const GONE: [HeaderName; 13] = [
+static GONE: [HeaderName; 13] = [
     LAST_MODIFIED,
     ACCEPT_RANGES,
     CONTENT_LENGTH,
@@ -40,8 +43,19 @@ pub fn rewritten(headers: &mut HeaderMap, tag: &Tag, remaining_hold: Duration) {
             headers.remove(ETAG);
         }
     }
-    let cache_control = CacheControl::of(headers).rewritten(age(headers), remaining_hold);
-    for name in &GONE {
+    let cache_control = if headers.contains_key(CACHE_CONTROL) {
+        CacheControl::of(headers).rewritten(age(headers), remaining_hold)
+    } else {
+        HeaderValue::from_static("private, max-age=0")
+    };
+    // A page has few headers: looking them through costs less than looking each of these up by its hash.
+    let mut there = [false; GONE.len()];
+    for name in headers.keys().filter(|name| **name != CONTENT_TYPE) {
+        for (gone, there) in GONE.iter().zip(&mut there) {
+            *there |= gone == name;
+        }
+    }
+    for (name, _) in GONE.iter().zip(there).filter(|(_, there)| *there) {
         headers.remove(name);
     }
     headers.insert(CACHE_CONTROL, cache_control);
@@ -112,23 +126,40 @@ impl CacheControl {
     }
 }
 
-/// `name`, `name=value` or `name="value, value"`, separated by commas.
+/// `name`, `name=value` or `name="value, \"value\""`, separated by commas (RFC 9110, 5.6). Where a quote has no end,
+/// it is open what it holds: each comma behind it separates, and nothing is fresh.
 fn split(text: &str) -> Vec<(String, Option<String>)> {
-    let mut quoted = false;
-    text.split(move |c| {
-        quoted ^= c == '"';
-        c == ',' && !quoted
-    })
-    .map(str::trim)
-    .filter(|directive| !directive.is_empty())
-    .map(|directive| match directive.split_once('=') {
-        Some((name, value)) => (
-            name.trim().to_ascii_lowercase(),
-            Some(value.trim().trim_matches('"').to_owned()),
-        ),
-        None => (directive.to_ascii_lowercase(), None),
-    })
-    .collect()
+    let mut directives = Vec::new();
+    let (mut start, mut quoted, mut escaped) = (0, false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if std::mem::take(&mut escaped) => {}
+            '\\' => escaped = quoted,
+            '"' => quoted = !quoted,
+            ',' if !quoted => {
+                directives.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    let rest = &text[start..];
+    if quoted {
+        directives.extend(rest.split(',').chain(["max-age=0"]));
+    } else {
+        directives.push(rest);
+    }
+    let directives = directives.into_iter().map(str::trim);
+    directives
+        .filter(|directive| !directive.is_empty())
+        .map(|directive| match directive.split_once('=') {
+            Some((name, value)) => (
+                name.trim().to_ascii_lowercase(),
+                Some(value.trim().trim_matches('"').to_owned()),
+            ),
+            None => (directive.to_ascii_lowercase(), None),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -188,6 +219,11 @@ mod tests {
                 "must-revalidate, max-age=9",
                 "private, max-age=9, must-revalidate",
             ),
+            (
+                r#"a="\"", no-store, b="\\", no-cache"#,
+                "private, max-age=0, no-cache, no-store",
+            ),
+            ("a=\"x, max-age=9, no-store", "private, max-age=0, no-store"),
         ] {
             assert_eq!(
                 cache_control(&[("cache-control", before)], 30),

@@ -108,7 +108,7 @@ fn translate(headers: &HeaderMap, tag: Option<&Tag>, page_expected: bool) -> Opt
             about: Condition::Rewritten,
         });
     }
-    let unwanted = tag.is_some() && page_expected && !untagged.is_empty();
+    let unwanted = tag.is_some() && page_expected;
     if unwanted {
         untagged.clear();
     }
@@ -186,6 +186,7 @@ mod tests {
             &["*"],
             &["W/\"a\", \"b\"", "\"c\""],
             &["bare"],
+            &[""],
             &[],
         ] {
             let sent = prepare(none_match, Some(&eu), true);

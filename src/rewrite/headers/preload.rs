@@ -9,20 +9,34 @@ use http::{
 
 use crate::rewrite::{Allowance, Page, Rules, preload::header_link};
 
-/// A link of a header: where its URL stands, and its parameters, names in lower case.
+/// A link of a header: where its URL and the values of its parameters stand, names in lower case.
 pub(crate) struct LinkValue<'a> {
+    text: &'a str,
     pub(crate) url: Range<usize>,
-    parameters: Vec<(String, &'a str)>,
+    parameters: Vec<(String, Range<usize>)>,
 }
 
-impl LinkValue<'_> {
+impl<'a> LinkValue<'a> {
+    /// What stands at a place of the header.
+    pub(crate) fn at(&self, range: Range<usize>) -> &'a str {
+        &self.text[range]
+    }
+
     /// The value of a parameter, without quotes; of equal names the first counts.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
+        self.range(name).map(|range| self.at(range))
+    }
+
+    /// Where that stands.
+    pub(crate) fn range(&self, name: &str) -> Option<Range<usize>> {
         let mut all = self.parameters.iter();
         all.find(|(known, _)| known == name)
-            .map(|(_, value)| *value)
+            .map(|(_, range)| range.clone())
     }
 }
+
+/// A part of a header's text, and what takes its place.
+pub(crate) type Change = (Range<usize>, String);
 
 /// Moves the preloads in a response's `Link` headers; what can't be read stays as it is.
 pub fn move_preloads(
@@ -39,7 +53,7 @@ pub fn move_preloads(
         let moved = value
             .to_str()
             .ok()
-            .and_then(|text| moved(text, &|text, part| link(text, part, allowance)));
+            .and_then(|text| moved(text, &|value| link(value, allowance)));
         if let Some(Ok(moved)) = moved.map(HeaderValue::try_from) {
             *value = moved;
         }
@@ -47,14 +61,14 @@ pub fn move_preloads(
 }
 
 /// A header's text with its preloads moved; `None` where none does.
-fn moved(text: &str, link: &dyn Fn(&LinkValue<'_>, &str) -> Option<String>) -> Option<String> {
+fn moved(text: &str, link: &dyn Fn(&LinkValue<'_>) -> Vec<Change>) -> Option<String> {
     let mut out = String::new();
     let mut at = 0;
     for value in parse(text)? {
-        if let Some(url) = link(&value, &text[value.url.clone()]) {
-            out.push_str(&text[at..value.url.start]);
+        for (range, url) in link(&value) {
+            out.push_str(&text[at..range.start]);
             out.push_str(&url);
-            at = value.url.end;
+            at = range.end;
         }
     }
     (at > 0).then(|| out + &text[at..])
@@ -87,7 +101,7 @@ fn parse(text: &str) -> Option<Vec<LinkValue<'_>>> {
                     rest.skip(|_| false);
                     rest.value()?
                 }
-                None => "",
+                None => rest.at..rest.at,
             };
             if !name.is_empty() {
                 parameters.push((name.to_ascii_lowercase(), value));
@@ -96,7 +110,11 @@ fn parse(text: &str) -> Option<Vec<LinkValue<'_>>> {
         if !rest.is_over() && !rest.rest().starts_with(',') {
             return None;
         }
-        values.push(LinkValue { url, parameters });
+        values.push(LinkValue {
+            text,
+            url,
+            parameters,
+        });
     }
 }
 
@@ -134,14 +152,17 @@ impl<'a> Cursor<'a> {
         taken
     }
 
-    /// A token or a quoted string; a value with a backslash is not understood.
-    fn value(&mut self) -> Option<&'a str> {
-        if self.take('"').is_none() {
-            return Some(self.until(|c| matches!(c, ';' | ',') || c.is_ascii_whitespace()));
+    /// Where a token or a quoted string stands; a value with a backslash is not understood.
+    fn value(&mut self) -> Option<Range<usize>> {
+        let quoted = self.take('"').is_some();
+        let start = self.at;
+        if !quoted {
+            self.until(|c| matches!(c, ';' | ',') || c.is_ascii_whitespace());
+            return Some(start..self.at);
         }
         let value = self.until(|c| c == '"');
         self.take('"')?;
-        (!value.contains('\\')).then_some(value)
+        (!value.contains('\\')).then_some(start..start + value.len())
     }
 }
 
@@ -186,6 +207,14 @@ mod tests {
                 "<https://eu.example/d/b.js>;as=\"script\" ;REL=\"x Preload\"",
             ),
             (
+                "</a.png>;rel=preload;as=image;imagesrcset=\"/a.png, b.png 2x, /x 3x\";imagesizes=\"1px\"",
+                "<https://eu.example/a.png>;rel=preload;as=image;imagesrcset=\"https://eu.example/a.png, https://eu.example/d/b.png 2x, /x 3x\";imagesizes=\"1px\"",
+            ),
+            (
+                "</x>; rel=preload; as=image; imagesrcset=/a.png, </a.png>; rel=preload; as=image; imagesrcset",
+                "</x>; rel=preload; as=image; imagesrcset=https://eu.example/a.png, <https://eu.example/a.png>; rel=preload; as=image; imagesrcset",
+            ),
+            (
                 "</x>; rel=next, <a.css>; rel=preload; as=style, </f.woff2>; rel=preload; as=font; crossorigin",
                 "</x>; rel=next, <https://eu.example/d/a.css>; rel=preload; as=style, <https://eu.example/f.woff2>; rel=preload; as=font; crossorigin",
             ),
@@ -201,7 +230,7 @@ mod tests {
             "</f.woff2>; rel=preload; as=font; crossorigin",
             "</a.png>; rel=preload; as=image; crossorigin",
             "</a.js>; rel=preload; as=script; integrity=\"sha256-x\"",
-            "</a.png>; rel=preload; as=image; imagesrcset=\"/a.png 1x\"",
+            "</a.js>; rel=preload; as=script; imagesrcset=\"/a.png 1x\"; integrity=x",
             "</a.json>; rel=preload; as=fetch",
             "</a.js>; rel=modulepreload",
             "<https://other.example/a.png>; rel=preload; as=image",
@@ -220,7 +249,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_harm(text in "[<>;,=\"\\\\ a-z/.]{0,60}") {
-            let none = moved(&text, &|_, _| None);
+            let none = moved(&text, &|_| Vec::new());
             prop_assert_eq!(none, None);
             if let Some(values) = parse(&text) {
                 let mut at = 0;

@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
-    header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE},
+    header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE},
     response::Parts,
 };
 
@@ -35,6 +35,26 @@ pub enum Unqualified {
 }
 
 impl Unqualified {
+    /// Half a sentence for people, about the response.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Method => "it answers neither a GET nor a HEAD",
+            Self::Status => "its status is not 200",
+            Self::Type => "its Content-Type is not text/html",
+            Self::Charset => "its charset is one in which ASCII is not ASCII",
+            Self::Encoding => {
+                "its Content-Encoding is none of gzip, deflate, br and zstd, or several of them"
+            }
+            Self::Range => "it is a part of a page",
+            Self::NoTransform => "its Cache-Control says no-transform",
+            Self::Attachment => "its Content-Disposition says that it is to be saved, not shown",
+            Self::Embedder => {
+                "its Cross-Origin-Embedder-Policy says require-corp, and the server has no `cors`"
+            }
+        }
+    }
+
     /// As logs name it.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -51,6 +71,17 @@ impl Unqualified {
         }
     }
 }
+
+static EMBEDDER: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
+
+/// What decides besides the type.
+static DECIDING: [HeaderName; 5] = [
+    CONTENT_ENCODING,
+    CONTENT_RANGE,
+    CACHE_CONTROL,
+    CONTENT_DISPOSITION,
+    HeaderName::from_static("cross-origin-embedder-policy"),
+];
 
 /// Whether the response to a request by `method` is a page to rewrite, and the coding it comes in. `cors`: the
 /// offload server says that its objects may be used from elsewhere.
@@ -70,11 +101,18 @@ pub fn qualifies(
         return Err(Unqualified::Status);
     }
     let content_type = only(headers, &CONTENT_TYPE).ok_or(Unqualified::Type)?;
-    if !essence(content_type).eq_ignore_ascii_case("text/html") {
-        return Err(Unqualified::Type);
+    // As nearly every page says it.
+    if !matches!(content_type, "text/html" | "text/html; charset=utf-8") {
+        if !essence(content_type).eq_ignore_ascii_case("text/html") {
+            return Err(Unqualified::Type);
+        }
+        if !is_rewritable_charset(content_type) {
+            return Err(Unqualified::Charset);
+        }
     }
-    if !is_rewritable_charset(content_type) {
-        return Err(Unqualified::Charset);
+    // A page has few headers: looking them through costs less than looking each of these up by its hash.
+    if !headers.keys().any(|name| DECIDING.contains(name)) {
+        return Ok(None);
     }
     let coding = Coding::of(headers).map_err(|_| Unqualified::Encoding)?;
     if headers.contains_key(CONTENT_RANGE) {
@@ -88,11 +126,16 @@ pub fn qualifies(
     }) {
         return Err(Unqualified::Attachment);
     }
-    let embedder = HeaderName::from_static("cross-origin-embedder-policy");
-    if !cors && !all(headers, &embedder, |value| essence(value) != "require-corp") {
+    if !cors && embedder(headers) {
         return Err(Unqualified::Embedder);
     }
     Ok(coding)
+}
+
+/// Whether the page embeds only what says that it may be used from elsewhere.
+#[must_use]
+pub fn embedder(headers: &HeaderMap) -> bool {
+    !all(headers, &EMBEDDER, |value| essence(value) != "require-corp")
 }
 
 /// Whether ASCII can be inserted into a page with this Content-Type as ASCII: not UTF-16, ISO-2022-JP

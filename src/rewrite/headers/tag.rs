@@ -34,6 +34,13 @@ impl Tag {
         Self(format!("ov{number:08x}").into())
     }
 
+    /// The tag of pages whose objects are spread over several servers. `version` names the servers, the rules, and
+    /// which object goes where.
+    #[must_use]
+    pub fn of_several(version: u64) -> Self {
+        Self(format!("ov{:08x}", version >> 32).into())
+    }
+
     /// `ov` and eight hexadecimal digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
