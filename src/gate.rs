@@ -58,8 +58,10 @@ impl Gate {
             return true;
         }
         let address = peer.ip().to_canonical();
-        let place = hash::fraction(client_key(Some(address), None), snapshot.epoch);
-        place >= dropped || self.shared.gate_exempts(snapshot, address)
+        let key = client_key(Some(address), None);
+        hash::fraction(key, snapshot.epoch) >= dropped
+            || self.shared.gate_exempts(snapshot, address)
+            || self.shared.admitted.holds(key, snapshot.unix_seconds())
     }
 
     /// Waits as long as nothing is to be accepted. What waits in the kernel's queue costs nothing here.

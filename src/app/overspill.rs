@@ -228,6 +228,7 @@ impl Builder {
             shared.episodes(),
             settings.offload.token.clone(),
         ));
+        tasks.spawn(look_when_alarmed(Arc::downgrade(&shared)));
         // The thread must not keep alive what it is kept alive by.
         let weak = Arc::downgrade(&shared);
         let step = move |tick: load::Tick<'_>| {
@@ -276,6 +277,22 @@ async fn warm_up(shared: Weak<Shared>, episodes: Arc<Notify>, token: String) {
             })
             .collect();
         warm(snapshot.compiled.servers(), &token, &paths).await;
+    }
+}
+
+/// Begins an episode as soon as promises ask for one, and not at the next look at the load.
+async fn look_when_alarmed(shared: Weak<Shared>) {
+    // The task waits on what it must not keep alive; so it is ended with what it waits on.
+    let alarms = match shared.upgrade() {
+        Some(shared) => shared.alarms(),
+        None => return,
+    };
+    loop {
+        alarms.notified().await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.look(Instant::now());
     }
 }
 

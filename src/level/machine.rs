@@ -5,12 +5,15 @@
 //! level changes the load that it answers: without them the level would follow its own effect up and down.
 //! The level is the highest that any signal asks for.
 //!
+//! The dwell is the configured *hold*. It costs nothing: at `throttle` and `drop` those are turned away that the load
+//! asks for, be it nobody.
+//!
 //! Two levels have a rule more:
-//! - `offload` dwells for the configured *hold*. Where the share is controlled automatically the load is
-//!   parked *at* the threshold by the share itself, so there the load says nothing about whether the episode
-//!   is over: it is kept as long as the share has something to do, and a hold longer.
-//! - `drop` is entered only by a load that stays above its threshold: at the threshold every new visitor is
-//!   already turned away, and a link that is merely well used reads nearly 1.0 while it drains what was let in.
+//! - `offload`, where the share is controlled automatically: there the load is parked *at* the threshold by the
+//!   share itself, and says nothing about whether the episode is over. So the level is kept as long as the share has
+//!   something to do, and a hold longer.
+//! - `drop` is entered only by a load that stays above its threshold although every new visitor is turned away
+//!   already: else turning away is enough, and what was let in has to drain first.
 
 use std::time::Duration;
 
@@ -19,10 +22,10 @@ use tokio::time::Instant;
 use super::Level;
 use crate::{load::Thresholds, units::Ratio};
 
-/// How long `throttle` and `drop` are kept after the last load that asked for them.
+/// How long `throttle` and `drop` last at least, where the hold is shorter.
 const DWELL: Duration = Duration::from_secs(1);
-/// How long a load must stay above the third threshold before `drop` is entered.
-const SUSTAIN: Duration = Duration::from_secs(1);
+/// How long a load must stay above the third threshold, with every new visitor turned away, before `drop` is entered.
+const SUSTAIN: Duration = Duration::from_secs(2);
 
 /// What the machine needs to know beside the loads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,6 +42,8 @@ pub struct SignalLoad {
     /// Used / capacity. [`None`] while the signal has no reading: it then asks for nothing new and keeps
     /// what it holds until the dwell is over.
     pub load: Option<Ratio>,
+    /// The load that visitors are turned away by: that, or what is known better than by measuring.
+    pub lasting: Option<Ratio>,
     /// The loads at which the levels are entered; a level without one is never entered by this signal.
     pub thresholds: Thresholds,
 }
@@ -110,11 +115,12 @@ impl Machine {
     /// Takes in the loads at `now`; gives the change of level, if there is one.
     ///
     /// `share_at_work` is for a share that is controlled automatically: whether it still offloads anyone.
-    /// [`None`] where the share is fixed.
+    /// [`None`] where the share is fixed. `all_turned`: every new visitor has been turned away until now.
     pub fn observe(
         &mut self,
         signals: &[SignalLoad],
         share_at_work: Option<bool>,
+        all_turned: bool,
         now: Instant,
     ) -> Option<Transition> {
         self.latches.resize(signals.len(), Default::default());
@@ -125,8 +131,19 @@ impl Machine {
                     *latch = Latch::default();
                     continue;
                 };
-                let rule = Rule::of(*level, &self.settings);
-                let above = signal.load.is_some_and(|load| load > threshold);
+                let (load, sustain) = match level {
+                    // A signal that turns nobody away asks for `drop` all the same.
+                    Level::Drop if all_turned || signal.thresholds.throttle.is_none() => {
+                        (signal.lasting, SUSTAIN)
+                    }
+                    Level::Drop => (None, SUSTAIN),
+                    _ => (signal.load, Duration::ZERO),
+                };
+                let dwell = match level {
+                    Level::Throttle | Level::Drop => self.settings.hold.max(DWELL),
+                    _ => self.settings.hold,
+                };
+                let above = load.is_some_and(|load| load > threshold);
                 let near = signal.load.is_some_and(|load| {
                     load.get() >= threshold.get() - self.settings.release.get()
                 });
@@ -136,7 +153,7 @@ impl Machine {
                     }
                     _ => near,
                 };
-                latch.observe(above, needed, rule, now);
+                latch.observe(above, needed, sustain, dwell, now);
                 if latch.held && *level > highest.0 {
                     highest = (*level, Some(index));
                 }
@@ -151,46 +168,27 @@ impl Machine {
     }
 }
 
-/// How a level is entered and left.
-#[derive(Clone, Copy)]
-struct Rule {
-    sustain: Duration,
-    dwell: Duration,
-}
-
-impl Rule {
-    fn of(level: Level, settings: &MachineSettings) -> Self {
-        match level {
-            Level::Normal | Level::Offload => Self {
-                sustain: Duration::ZERO,
-                dwell: settings.hold,
-            },
-            Level::Throttle => Self {
-                sustain: Duration::ZERO,
-                dwell: DWELL,
-            },
-            Level::Drop => Self {
-                sustain: SUSTAIN,
-                dwell: DWELL,
-            },
-        }
-    }
-}
-
 // === impl Latch ===
 
 impl Latch {
-    fn observe(&mut self, above: bool, needed: bool, rule: Rule, now: Instant) {
+    fn observe(
+        &mut self,
+        above: bool,
+        needed: bool,
+        sustain: Duration,
+        dwell: Duration,
+        now: Instant,
+    ) {
         if self.held {
             let needed_at = *self.needed_at.get_or_insert(now);
             if needed {
                 self.needed_at = Some(now);
-            } else if now.saturating_duration_since(needed_at) >= rule.dwell {
+            } else if now.saturating_duration_since(needed_at) >= dwell {
                 *self = Self::default();
             }
         } else if above {
             let since = *self.above_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= rule.sustain {
+            if now.saturating_duration_since(since) >= sustain {
                 self.held = true;
                 self.needed_at = Some(now);
             }
@@ -231,11 +229,13 @@ mod tests {
             .map(|(step, load)| {
                 let signal = SignalLoad {
                     load: Some(ratio(*load)),
+                    lasting: Some(ratio(*load)),
                     thresholds: thresholds(0.7, 0.9, 0.98),
                 };
                 machine.observe(
                     &[signal],
                     None,
+                    *load > 0.98,
                     start + Duration::from_millis(250) * step as u32,
                 );
                 machine.level()
@@ -283,13 +283,49 @@ mod tests {
 
     #[test]
     fn drop_needs_a_load_that_stays() {
-        let levels = run(
-            &mut machine(0),
-            Instant::now(),
-            &[1.0, 1.0, 0.95, 1.0, 1.0, 1.0, 1.0, 1.0],
+        let mut loads = vec![1.0; 14];
+        loads[2] = 0.95;
+        let levels = run(&mut machine(0), Instant::now(), &loads);
+        // From step 3 on; 2 s are 8 steps.
+        assert_eq!(levels[..11], [Level::Throttle; 11]);
+        assert_eq!(levels[11], Level::Drop);
+    }
+
+    #[test]
+    fn drop_waits_until_all_are_turned_away() {
+        let mut machine = machine(0);
+        let start = Instant::now();
+        let signal = |throttle| SignalLoad {
+            load: Some(ratio(1.2)),
+            lasting: Some(ratio(1.2)),
+            thresholds: Thresholds {
+                throttle,
+                ..thresholds(0.7, 0.9, 0.98)
+            },
+        };
+        for second in 0..10 {
+            let now = start + Duration::from_secs(second);
+            machine.observe(&[signal(Some(ratio(0.9)))], None, false, now);
+            assert_eq!(machine.level(), Level::Throttle);
+        }
+        for second in 10..13 {
+            let now = start + Duration::from_secs(second);
+            machine.observe(&[signal(None)], None, false, now);
+        }
+        assert_eq!(
+            machine.level(),
+            Level::Drop,
+            "a signal that turns nobody away"
         );
-        assert_eq!(levels[..7], [Level::Throttle; 7]);
-        assert_eq!(levels[7], Level::Drop);
+    }
+
+    #[test]
+    fn every_level_lasts_the_hold() {
+        let mut loads = vec![0.1; 20];
+        loads[0] = 0.95;
+        let levels = run(&mut machine(2), Instant::now(), &loads);
+        assert!(levels[..8].iter().all(|level| *level == Level::Throttle));
+        assert!(levels[8..].iter().all(|level| *level == Level::Normal));
     }
 
     #[test]
@@ -298,14 +334,18 @@ mod tests {
         let signals = [
             SignalLoad {
                 load: Some(ratio(0.75)),
+                lasting: None,
                 thresholds: thresholds(0.7, 0.9, 0.98),
             },
             SignalLoad {
                 load: Some(ratio(0.5)),
+                lasting: None,
                 thresholds: thresholds(0.3, 0.4, 0.98),
             },
         ];
-        let transition = machine.observe(&signals, None, Instant::now()).unwrap();
+        let transition = machine
+            .observe(&signals, None, false, Instant::now())
+            .unwrap();
         assert_eq!(transition.to, Level::Throttle);
         assert_eq!(transition.signal, Some(1));
     }
@@ -315,6 +355,7 @@ mod tests {
         let mut machine = machine(0);
         let signal = SignalLoad {
             load: Some(ratio(5.0)),
+            lasting: Some(ratio(5.0)),
             thresholds: Thresholds {
                 offload: None,
                 throttle: Some(ratio(0.9)),
@@ -323,7 +364,7 @@ mod tests {
         };
         let start = Instant::now();
         for second in 0..10 {
-            machine.observe(&[signal], None, start + Duration::from_secs(second));
+            machine.observe(&[signal], None, true, start + Duration::from_secs(second));
             assert_eq!(machine.level(), Level::Throttle);
         }
     }
@@ -335,14 +376,15 @@ mod tests {
         let at = |second: u64| start + Duration::from_secs(second);
         let signal = |load| SignalLoad {
             load: Some(ratio(load)),
+            lasting: None,
             thresholds: thresholds(0.7, 0.9, 0.98),
         };
-        machine.observe(&[signal(0.8)], Some(true), at(0));
-        machine.observe(&[signal(0.1)], Some(true), at(10));
+        machine.observe(&[signal(0.8)], Some(true), false, at(0));
+        machine.observe(&[signal(0.1)], Some(true), false, at(10));
         assert_eq!(machine.level(), Level::Offload, "the share is at work");
-        machine.observe(&[signal(0.69)], Some(false), at(11));
+        machine.observe(&[signal(0.69)], Some(false), false, at(11));
         assert_eq!(machine.level(), Level::Offload, "idle for a second");
-        machine.observe(&[signal(0.69)], Some(false), at(12));
+        machine.observe(&[signal(0.69)], Some(false), false, at(12));
         assert_eq!(machine.level(), Level::Normal, "idle for a hold");
     }
 
@@ -352,10 +394,16 @@ mod tests {
         let start = Instant::now();
         let signal = |load| SignalLoad {
             load,
+            lasting: load,
             thresholds: thresholds(0.7, 0.9, 0.98),
         };
-        machine.observe(&[signal(Some(ratio(0.8)))], Some(true), start);
-        machine.observe(&[signal(None)], Some(true), start + Duration::from_secs(2));
+        machine.observe(&[signal(Some(ratio(0.8)))], Some(true), false, start);
+        machine.observe(
+            &[signal(None)],
+            Some(true),
+            false,
+            start + Duration::from_secs(2),
+        );
         assert_eq!(machine.level(), Level::Normal);
     }
 
@@ -365,12 +413,18 @@ mod tests {
         let start = Instant::now();
         let signal = |load| SignalLoad {
             load,
+            lasting: load,
             thresholds: thresholds(0.7, 0.9, 0.98),
         };
-        machine.observe(&[signal(Some(ratio(0.8)))], None, start);
-        machine.observe(&[signal(None)], None, start + Duration::from_millis(500));
+        machine.observe(&[signal(Some(ratio(0.8)))], None, false, start);
+        machine.observe(
+            &[signal(None)],
+            None,
+            false,
+            start + Duration::from_millis(500),
+        );
         assert_eq!(machine.level(), Level::Offload);
-        machine.observe(&[signal(None)], None, start + Duration::from_secs(1));
+        machine.observe(&[signal(None)], None, false, start + Duration::from_secs(1));
         assert_eq!(machine.level(), Level::Normal);
     }
 }

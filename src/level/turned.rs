@@ -1,7 +1,7 @@
 //! Which part of the visitors is turned away.
 
 use super::SignalLoad;
-use crate::units::Ratio;
+use crate::{load::Thresholds, units::Ratio};
 
 /// Over how much load a part grows from 0 to 1 where no next threshold says it.
 const SPAN: f64 = 0.1;
@@ -33,23 +33,38 @@ impl Turned {
     /// What the loads ask for: of every signal the greatest part.
     #[must_use]
     pub fn away(signals: &[SignalLoad]) -> Self {
-        let mut turned = Self::default();
-        for signal in signals {
-            let Some(load) = signal.load else { continue };
-            let (second, third) = (signal.thresholds.throttle, signal.thresholds.drop);
-            let span = match (second, third) {
-                (Some(second), Some(third)) if third > second => third.get() - second.get(),
-                _ => SPAN,
-            };
-            let above = |threshold: Option<Ratio>| {
-                threshold.map_or(Ratio::ZERO, |threshold| {
-                    Ratio::saturating(((load.get() - threshold.get()) / span).min(1.0))
-                })
-            };
-            turned.throttled = max(turned.throttled, above(second));
-            turned.dropped = max(turned.dropped, above(third));
+        signals
+            .iter()
+            .filter_map(|signal| Some(Self::by(signal.lasting?.get(), &signal.thresholds)))
+            .fold(Self::default(), Self::most)
+    }
+
+    /// What one signal's load asks for.
+    #[must_use]
+    pub fn by(load: f64, thresholds: &Thresholds) -> Self {
+        let (second, third) = (thresholds.throttle, thresholds.drop);
+        let span = match (second, third) {
+            (Some(second), Some(third)) if third > second => third.get() - second.get(),
+            _ => SPAN,
+        };
+        let above = |threshold: Option<Ratio>| {
+            threshold.map_or(Ratio::ZERO, |threshold| {
+                Ratio::saturating(((load - threshold.get()) / span).min(1.0))
+            })
+        };
+        Self {
+            throttled: above(second),
+            dropped: above(third),
         }
-        turned
+    }
+
+    /// The greater part of each.
+    #[must_use]
+    pub fn most(self, other: Self) -> Self {
+        Self {
+            throttled: max(self.throttled, other.throttled),
+            dropped: max(self.dropped, other.dropped),
+        }
     }
 }
 
@@ -60,11 +75,11 @@ fn max(a: Ratio, b: Ratio) -> Ratio {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Thresholds;
 
     fn away(load: f64, throttle: Option<f64>, drop: Option<f64>) -> (f64, f64) {
         let turned = Turned::away(&[SignalLoad {
-            load: Ratio::new(load),
+            load: None,
+            lasting: Ratio::new(load),
             thresholds: Thresholds {
                 offload: None,
                 throttle: throttle.and_then(Ratio::new),

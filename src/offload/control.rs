@@ -9,7 +9,15 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{compiled::Compiled, settings::Mode, snapshot::Snapshot, spread::Full};
+use super::{
+    compiled::Compiled,
+    fetched::{Fetched, Learner, Passed},
+    promises::Link,
+    settings::Mode,
+    snapshot::Snapshot,
+    spread::Full,
+    work::Work,
+};
 use crate::{
     level::{Level, Machine, MachineSettings, Share, ShareController, SignalLoad, Turned},
     load::Reading,
@@ -22,6 +30,19 @@ const EPOCH: Duration = Duration::from_secs(30);
 /// How long `throttle` may last with every visitor offloaded who can be, until those are turned away too.
 /// Well above the smoothing, so that what has just been moved can show first.
 const MOVED_ALL: Duration = Duration::from_secs(4);
+
+/// Whether a reading is that of the link whose promises are known.
+fn is_link(reading: &Reading) -> bool {
+    &*reading.name == "bandwidth" && reading.off.is_none()
+}
+
+/// How many times its first threshold the worst signal's load is.
+fn worst(readings: &[Reading]) -> f64 {
+    readings
+        .iter()
+        .filter_map(|reading| Some(reading.load?.get() / reading.thresholds.offload?.get()))
+        .fold(0.0, f64::max)
+}
 
 /// Where objects are spread, a server begins to hand some on when one part in so many of its room is left.
 const KEEPS: f64 = 4.0;
@@ -45,6 +66,13 @@ pub struct Control {
     choose: Arc<dyn Choose>,
     /// What the primary can send, where that is known.
     capacity: Option<BitRate>,
+    link: Option<Link>,
+    work: Work,
+    learner: Learner,
+    /// What it learnt in the last step.
+    fetched: Option<Fetched>,
+    /// Every new visitor was turned away when the last step had been taken.
+    all_turned: bool,
 }
 
 /// A level held by hand.
@@ -61,8 +89,12 @@ pub struct Override {
 pub struct Input<'a> {
     /// The signals.
     pub readings: &'a [Reading],
-    /// What the primary is promised to send, in bytes a second.
-    pub primary_assigned: f64,
+    /// What the primary was promised to send since the last step, in bytes on the wire.
+    pub promised: u64,
+    /// What it sent besides, since nothing that is decided happens.
+    pub unchanged: u64,
+    /// All that it has served to visitors.
+    pub passed: Passed,
     /// The time.
     pub now: Instant,
     /// The time by the calendar.
@@ -100,7 +132,17 @@ impl Control {
             throttling_since: None,
             overridden: None,
             capacity,
+            link: None,
+            work: Work::default(),
+            learner: Learner::new(),
+            fetched: None,
+            all_turned: false,
         }
+    }
+
+    /// What the last step has learnt of what visitors fetch.
+    pub(super) fn fetched(&mut self) -> Option<Fetched> {
+        self.fetched.take()
     }
 
     /// The chooser as of now.
@@ -160,22 +202,33 @@ impl Control {
         {
             self.hold(None, now);
         }
-        let readings = self.with_promises(input.readings, input.primary_assigned);
-        let signals: Vec<SignalLoad> = readings
-            .iter()
-            .map(|reading| SignalLoad {
-                load: reading.load,
-                thresholds: reading.thresholds,
-            })
-            .collect();
+        self.work.add(input.promised, input.unchanged, elapsed);
+        let readings = self.load(&input, elapsed);
+        let unchanged = worst(input.readings).max(self.worst_link());
+        let signals: Vec<SignalLoad> = readings.iter().map(|it| self.signal(it)).collect();
 
         let servers = self.observe_servers(now, input.wall);
-        self.observe_level(&signals, &readings, elapsed, now);
+        self.observe_level(&signals, &readings, unchanged, elapsed, now);
         let natural = self.machine.level();
-        let turned = match natural {
-            Level::Throttle | Level::Drop => Turned::away(&signals),
-            _ => Turned::default(),
+        let calm = natural == Level::Normal && self.overridden.is_none();
+        self.fetched = self.learner.observe(input.passed, calm, now);
+
+        let is_link = |reading: &Reading| self.link.is_some() && is_link(reading);
+        let beside: Vec<SignalLoad> = std::iter::zip(&signals, &readings)
+            .filter(|(_, reading)| !is_link(reading))
+            .map(|(signal, _)| *signal)
+            .collect();
+        let allowed = |turned: Turned| match natural {
+            Level::Normal | Level::Offload => Turned::default(),
+            Level::Throttle => Turned {
+                dropped: Ratio::ZERO,
+                ..turned
+            },
+            Level::Drop => turned,
         };
+        let beside = Turned::away(&beside);
+        let turned = self.link.map_or(beside, |link| beside.most(link.turned()));
+        self.all_turned = allowed(turned).throttled == Ratio::ONE;
         let mut snapshot = Snapshot {
             compiled: self.compiled.clone(),
             at: now,
@@ -183,14 +236,8 @@ impl Control {
             level: natural,
             overridden_until: None,
             share: self.share.share(),
-            turned: Turned {
-                dropped: if natural == Level::Drop {
-                    turned.dropped
-                } else {
-                    Ratio::ZERO
-                },
-                ..turned
-            },
+            turned: allowed(turned),
+            turned_beside: allowed(beside),
             turn_away_offloaded: self
                 .throttling_since
                 .is_some_and(|since| now.saturating_duration_since(since) >= MOVED_ALL),
@@ -204,7 +251,8 @@ impl Control {
             },
             choose: self.choose.clone(),
             readings,
-            primary_assigned: input.primary_assigned,
+            primary_assigned: self.work.promised(),
+            link: self.link.filter(|_| natural > Level::Normal),
         };
         if let Some(overridden) = self.overridden {
             self.apply(overridden, &mut snapshot, now);
@@ -231,44 +279,77 @@ impl Control {
             Level::Throttle => Turned::ALL_THROTTLED,
             Level::Drop => Turned::ALL_DROPPED,
         };
+        snapshot.turned_beside = snapshot.turned;
+        snapshot.link = None;
     }
 
-    /// A link's load is the larger of what it carries and what it has been promised to carry: a full link
-    /// reads 1.0 however much more is asked of it.
-    fn with_promises(&self, readings: &[Reading], assigned: f64) -> Vec<Reading> {
-        let mut readings = readings.to_vec();
-        let Some(capacity) = self.capacity else {
+    /// The readings, with what is known better. A link's load is the larger of what it carries and what it has been
+    /// promised to carry: a full link reads 1.0 however much more is asked of it. Where nothing that is decided
+    /// happens, every load is what would be left of it.
+    fn load(&mut self, input: &Input<'_>, elapsed: Duration) -> Vec<Reading> {
+        let part = match self.compiled.mode {
+            Mode::Report => self.work.part_left(),
+            Mode::Enforce | Mode::Off => 1.0,
+        };
+        let mut readings = input.readings.to_vec();
+        for reading in &mut readings {
+            reading.load = reading
+                .load
+                .map(|load| Ratio::saturating(load.get() * part));
+        }
+        let reading = readings.iter_mut().find(|reading| is_link(reading));
+        let (Some(reading), Some(capacity)) = (reading, self.capacity) else {
+            self.link = None;
             return readings;
         };
-        let promised = Ratio::saturating(assigned / capacity.bytes_per_second());
-        for reading in &mut readings {
-            if &*reading.name == "bandwidth" && reading.off.is_none() {
-                reading.load = Some(match reading.load {
-                    Some(measured) if measured > promised => measured,
-                    _ => promised,
-                });
-            }
-        }
+        let capacity = capacity.bytes_per_second();
+        let known = self
+            .link
+            .unwrap_or_else(|| Link::new(capacity, reading.thresholds, input.now));
+        let mut link = known.after(input.promised, input.now);
+        let measured = reading.load.map(Ratio::get);
+        link.learn(measured, elapsed);
+        let load = measured.unwrap_or(0.0).max(link.load());
+        reading.load = Some(Ratio::saturating(load));
+        self.link = Some(link);
         readings
+    }
+
+    /// How many times its first threshold the link's load would be, were nothing decided.
+    fn worst_link(&self) -> f64 {
+        let ratio = self.link.and_then(|link| {
+            Some(self.work.all() / link.capacity / link.thresholds.offload?.get())
+        });
+        ratio.unwrap_or(0.0)
+    }
+
+    fn signal(&self, reading: &Reading) -> SignalLoad {
+        let link = self.link.filter(|_| is_link(reading));
+        SignalLoad {
+            load: reading.load,
+            lasting: link.map_or(reading.load, |link| Some(Ratio::saturating(link.load()))),
+            thresholds: reading.thresholds,
+        }
     }
 
     fn observe_level(
         &mut self,
         signals: &[SignalLoad],
         readings: &[Reading],
+        unchanged: f64,
         elapsed: Duration,
         now: Instant,
     ) {
         // The worst signal steers the share: how far it is above its own first threshold.
-        let excess = signals
-            .iter()
-            .filter_map(|signal| Some(signal.load?.get() - signal.thresholds.offload?.get()))
-            .fold(f64::NEG_INFINITY, f64::max);
-        // In report mode nothing that is decided happens, and while a level is held by hand the share is
-        // not what the controller says: an integrator that saw no effect would only wind up.
-        let stands_still = self.compiled.mode != Mode::Enforce || self.overridden.is_some();
+        let ratio = worst(readings);
+        // In report mode nothing that is decided happens, and while a level is held by hand the share is not what the
+        // controller says: an integrator that saw no effect would only wind up.
+        let stands_still = self.overridden.is_some();
         if self.machine.level() >= Level::Offload && !stands_still {
-            self.share.observe(excess, elapsed);
+            match self.compiled.mode {
+                Mode::Report => self.share.settle(unchanged),
+                Mode::Enforce | Mode::Off => self.share.observe(ratio, elapsed),
+            }
         }
         // A share that stands still says nothing about whether the episode is over.
         let at_work = if stands_still {
@@ -276,7 +357,7 @@ impl Control {
         } else {
             self.share.at_work()
         };
-        if let Some(change) = self.machine.observe(signals, at_work, now) {
+        if let Some(change) = self.machine.observe(signals, at_work, self.all_turned, now) {
             let signal = change.signal.and_then(|index| readings.get(index));
             tracing::info!(
                 from = %change.from,
@@ -286,7 +367,7 @@ impl Control {
                 "level changed"
             );
             if change.from == Level::Normal {
-                self.share.engage();
+                self.share.engage(ratio);
             } else if change.to == Level::Normal {
                 self.share.disengage();
             }

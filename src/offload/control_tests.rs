@@ -7,7 +7,7 @@ use crate::{
     load::Thresholds,
     offload::{
         ByHash, Decision, DropSettings, Kind, OffloadSettings, Parts, PrimarySettings,
-        ThrottleSettings, decide,
+        ThrottleSettings, Turning, decide,
     },
     rewrite,
     servers::{Client, HealthSettings, ServerSettings, hash},
@@ -65,12 +65,17 @@ impl World {
 
     /// The snapshot after `seconds` of this measured load.
     fn after(&mut self, seconds: f64, load: f64) -> Snapshot {
-        self.after_with(seconds, load, 0.0)
+        self.after_of("in_flight", seconds, load, 0)
     }
 
-    fn after_with(&mut self, seconds: f64, load: f64, assigned: f64) -> Snapshot {
+    /// The same of a link that was promised so many bytes a second.
+    fn after_with(&mut self, seconds: f64, load: f64, promised: u64) -> Snapshot {
+        self.after_of("bandwidth", seconds, load, promised)
+    }
+
+    fn after_of(&mut self, name: &str, seconds: f64, load: f64, promised: u64) -> Snapshot {
         let reading = Reading {
-            name: "bandwidth".into(),
+            name: name.into(),
             thresholds: Thresholds {
                 offload: Some(ratio(0.7)),
                 throttle: Some(ratio(0.9)),
@@ -85,7 +90,9 @@ impl World {
             self.now += STEP;
             snapshot = Some(self.control.step(Input {
                 readings: std::slice::from_ref(&reading),
-                primary_assigned: assigned,
+                promised: promised / 4,
+                unchanged: 0,
+                passed: Passed::default(),
                 now: self.now,
                 wall: SystemTime::UNIX_EPOCH,
             }));
@@ -122,7 +129,10 @@ fn decisions(snapshot: &Snapshot, kind: Kind, room: bool) -> Vec<Decision> {
                 address: None,
                 identity: None,
             };
-            decide(kind, &client, snapshot, &ByHash, || false, &|_| room)
+            let turning = Turning::now(snapshot, snapshot.link);
+            decide(kind, &client, snapshot, turning, &ByHash, || false, &|_| {
+                room
+            })
         })
         .collect()
 }
@@ -245,10 +255,38 @@ fn a_retry_in_the_next_epoch_has_a_new_chance() {
 fn what_is_promised_counts_although_the_link_reads_full() {
     let mut world = World::new(Mode::Enforce, Share::Auto, 0);
     // 1 MB/s of capacity.
-    let snapshot = world.after_with(1.0, 0.2, 950_000.0);
-    assert_eq!(snapshot.level, Level::Throttle);
-    assert_eq!(snapshot.readings[0].load, Some(ratio(0.95)));
+    let snapshot = world.after_with(30.0, 0.2, 1_200_000);
+    assert_eq!(snapshot.level, Level::Drop);
+    let load = snapshot.readings[0].load.unwrap().get();
+    assert!((load - 1.2).abs() < 0.1, "{load}");
     assert_eq!(snapshot.readings[0].raw, Some(ratio(0.2)));
+}
+
+#[test]
+fn a_link_that_others_fill_turns_visitors_away_as_its_thresholds_say() {
+    let mut world = World::new(Mode::Enforce, Share::Fixed(Ratio::ZERO), 0);
+    let snapshot = world.after_with(20.0, 0.95, 0);
+    let throttled = count(&decisions(&snapshot, PAGE, false), |d| {
+        *d == Decision::Throttle
+    });
+    assert!((430..570).contains(&throttled), "{throttled}");
+}
+
+#[test]
+fn promises_are_counted_between_two_looks() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    let snapshot = world.after_with(20.0, 0.5, 800_000);
+    assert_eq!(snapshot.turned, Turned::default());
+    let link = snapshot.link.unwrap();
+    let now = snapshot.at;
+    let turned = |pending| {
+        Turning::now(&snapshot, Some(link.after(pending, now)))
+            .alone
+            .throttled
+    };
+    assert_eq!(turned(0), Ratio::ZERO);
+    assert_eq!(turned(700_000), Ratio::ZERO, "a burst");
+    assert_eq!(turned(3_000_000), Ratio::ONE);
 }
 
 #[test]
@@ -311,15 +349,18 @@ fn who_was_let_in_stays_in() {
         address: None,
         identity: None,
     };
-    let stays = decide(PAGE, &client, &snapshot, &ByHash, || true, &|_| false);
+    let turning = Turning::now(&snapshot, snapshot.link);
+    let stays = decide(PAGE, &client, &snapshot, turning, &ByHash, || true, &|_| {
+        false
+    });
     assert_eq!(stays, Decision::Serve);
 }
 
 #[test]
 fn in_report_mode_the_share_stands_still_since_nothing_is_done() {
     let mut world = World::new(Mode::Report, Share::Auto, 0);
-    let begun = world.after(0.25, 0.89).share;
-    assert!(begun > Ratio::ZERO);
+    let begun = world.after(0.5, 0.89).share;
+    assert!((begun.get() - (1.0 - 0.7 / 0.89)).abs() < 1e-9, "{begun}");
     assert_eq!(world.after(20.0, 0.89).share, begun);
     let mut enforced = World::new(Mode::Enforce, Share::Auto, 0);
     assert!(enforced.after(20.0, 0.89).share > begun);

@@ -1,9 +1,10 @@
 //! What happens with a request: a pure function of the snapshot and of what the request is.
 
-use super::{request::Kind, snapshot::Snapshot};
+use super::{promises::Link, request::Kind, snapshot::Snapshot};
 use crate::{
     level::{Level, Turned},
     servers::{Client, hash},
+    units::Ratio,
 };
 
 /// The salt of the share's hash: constant, so that a visitor's fate is the same in every episode, and
@@ -30,7 +31,7 @@ pub enum Decision {
 pub struct Applicant<'a> {
     /// Who asks.
     pub client: &'a Client<'a>,
-    /// What is turned away just now.
+    /// What is turned away just now, of those that cost what this one does.
     pub turned: Turned,
     /// Changes every half minute.
     pub epoch: u64,
@@ -71,6 +72,48 @@ impl Admit for ByHash {
     }
 }
 
+/// Who is turned away just now: it depends on what a visitor would cost the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Turning {
+    /// Those whose objects the primary would serve itself.
+    pub alone: Turned,
+    /// Those for whom a server has room.
+    pub offloaded: Turned,
+}
+
+// === impl Turning ===
+
+impl Turning {
+    /// As `snapshot` says, with the primary's `link` as it is at this moment.
+    #[must_use]
+    pub fn now(snapshot: &Snapshot, link: Option<Link>) -> Self {
+        let link = link.map_or(Turned::default(), |link| link.turned());
+        let beside = snapshot.turned_beside;
+        // An offloaded visitor's page is a fraction of the link that all of its objects are: it is turned away where
+        // the others would be dropped.
+        let offloaded = Turned {
+            throttled: link.dropped,
+            dropped: Ratio::ZERO,
+        };
+        let link = if snapshot.level < Level::Drop {
+            Turned {
+                dropped: Ratio::ZERO,
+                ..link
+            }
+        } else {
+            link
+        };
+        Self {
+            alone: beside.most(link),
+            offloaded: if snapshot.turn_away_offloaded {
+                beside.most(offloaded)
+            } else {
+                offloaded
+            },
+        }
+    }
+}
+
 /// Decides about a request that is not exempt.
 ///
 /// `stays` tells whether the client was let in before; it is asked only where it matters. `has_room` tells
@@ -79,6 +122,7 @@ pub fn decide(
     kind: Kind,
     client: &Client<'_>,
     snapshot: &Snapshot,
+    turning: Turning,
     admit: &dyn Admit,
     stays: impl FnOnce() -> bool,
     has_room: &dyn Fn(usize) -> bool,
@@ -99,22 +143,28 @@ pub fn decide(
     };
     let in_share = hash::fraction(client.hash, SHARE_SALT) < snapshot.share.get();
     let mut server = in_share.then(choose).flatten();
-    if snapshot.level >= Level::Throttle && kind.begins {
-        let applicant = Applicant {
-            client,
-            turned: snapshot.turned,
-            epoch: snapshot.epoch,
+    if kind.begins && turning != Turning::default() {
+        let verdict = |turned| {
+            let applicant = Applicant {
+                client,
+                turned,
+                epoch: snapshot.epoch,
+            };
+            admit.admit(&applicant)
         };
-        let verdict = admit.admit(&applicant);
-        if verdict != Verdict::Admit && !stays() {
+        let alone = verdict(turning.alone);
+        if alone != Verdict::Admit && !stays() {
             // Before anyone is turned away, room is sought, share or not: an offloaded visitor costs the
             // primary a page, one that it serves itself the page and all its objects.
             server = server.or_else(choose);
-            if server.is_none() || snapshot.turn_away_offloaded {
-                return match verdict {
-                    Verdict::Drop => Decision::Drop,
-                    _ => Decision::Throttle,
-                };
+            let verdict = match server {
+                Some(_) => verdict(turning.offloaded),
+                None => alone,
+            };
+            match verdict {
+                Verdict::Admit => {}
+                Verdict::Throttle => return Decision::Throttle,
+                Verdict::Drop => return Decision::Drop,
             }
         }
     }

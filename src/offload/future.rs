@@ -3,12 +3,14 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use super::{
     ahead::Sighting,
@@ -16,7 +18,7 @@ use super::{
     page::{Answer, Gathering, Rewriting},
     service::let_stay,
 };
-use crate::rewrite::Private;
+use crate::{rewrite::Private, servers::Server};
 
 pin_project! {
     /// The future of [`Offload`](super::Offload).
@@ -61,7 +63,18 @@ pub(super) enum Passing {
         stay: Option<Box<HeaderValue>>,
         /// Of what was not seen before, at `normal`.
         sighting: Option<Box<Sighting>>,
+        /// What was decided, where it does not happen.
+        model: Option<Box<Model>>,
     },
+}
+
+/// What would have become of a visitor.
+#[derive(Debug)]
+pub(super) enum Model {
+    /// The page would come from the primary, its objects from this server.
+    Offloaded(Arc<Server>, Instant),
+    /// Neither.
+    TurnedAway,
 }
 
 // === impl Passing ===
@@ -73,7 +86,15 @@ impl Passing {
             get: method == Method::GET,
             stay: None,
             sighting: None,
+            model: None,
         }
+    }
+
+    pub(super) fn modelled(mut self, modelled: Option<Model>) -> Self {
+        if let Self::Whole { model, .. } = &mut self {
+            *model = modelled.map(Box::new);
+        }
+        self
     }
 
     pub(super) fn watched(mut self, sighted: Option<Sighting>) -> Self {
@@ -140,21 +161,24 @@ impl Passing {
     where
         B: HttpBody,
     {
-        let (path, get, stay, sighting) = match self {
+        let (path, get, stay, sighting, model) = match self {
             Self::Whole {
                 path,
                 get,
                 stay,
                 sighting,
-            } => (path, get, stay, sighting),
+                model,
+            } => (path, get, stay, sighting, model),
             Self::Unseen => return response.map(|body| OffloadBody::passing(body, account)),
             Self::Pull { path } => {
                 learn_private(&response, path, &account);
                 if response.status() == StatusCode::OK
-                    && !is_html(&response)
                     && let Some(length) = length(&response)
                 {
-                    account.shared().weights.learn_object(path, length);
+                    account.shared().promise(length);
+                    if !is_html(&response) {
+                        account.shared().weights.learn_object(path, length);
+                    }
                 }
                 return response.map(|body| OffloadBody::passing(body, account));
             }
@@ -165,7 +189,16 @@ impl Passing {
             let length = length(&response);
             if is_html(&response) {
                 let objects = shared.weights.page_served(path);
-                shared.promise(length.unwrap_or(0) + objects);
+                let page = length.unwrap_or(0);
+                match model.map(|model| *model) {
+                    None => shared.promise(page + objects),
+                    Some(Model::Offloaded(server, at)) => {
+                        server.model(objects, at);
+                        shared.promise(page);
+                        shared.sends_unchanged(objects);
+                    }
+                    Some(Model::TurnedAway) => shared.sends_unchanged(page + objects),
+                }
             } else if let Some(length) = length {
                 shared.weights.learn_object(path, length);
                 shared.weights.object_served(length);

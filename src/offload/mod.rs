@@ -4,15 +4,17 @@
 //! |---|---|
 //! | `settings`, `compiled` | the configuration, as written and as the request path reads it |
 //! | `control`, `snapshot`, `shared` | readings become decisions, published as one immutable value |
-//! | `client`, `request`, `decide`, `stay` | who asks for what, and what happens with it |
+//! | `promises` | what the primary has promised to send, exact between two looks at the load |
+//! | `client`, `request`, `decide`, `stay`, `admitted` | who asks for what, and what happens with it |
 //! | `layer`, `service`, `future`, `body` | tower: doing it |
 //! | `spread` | where the objects of one page go, where they do not all go to one server |
 //! | `page`, `pages`, `streaming` | the pages that are rewritten: as a whole, seen before, while they stream |
 //! | `ahead` | plans are made in the background before they are needed |
 //! | `fallback` | the script that refetches what an offload server fails to give |
 //! | `overloaded`, `connections` | the 503, and the end of a connection without a byte |
-//! | `weights`, `counters` | what is learnt and counted on the way |
+//! | `weights`, `fetched`, `counters` | what is learnt and counted on the way |
 
+mod admitted;
 mod ahead;
 mod body;
 mod client;
@@ -22,12 +24,14 @@ mod control;
 mod counters;
 mod decide;
 mod fallback;
+mod fetched;
 mod future;
 mod hot;
 mod layer;
 mod overloaded;
 mod page;
 mod pages;
+mod promises;
 mod request;
 mod riding;
 mod service;
@@ -38,6 +42,7 @@ mod spread;
 mod stay;
 mod streaming;
 mod weights;
+mod work;
 
 pub(crate) use self::client::key as client_key;
 #[cfg(feature = "server")]
@@ -48,9 +53,10 @@ pub use self::{
     connections::{Connection, Connections, Switch},
     control::{Control, Input, Override},
     counters::{Counters, Outcome},
-    decide::{Admit, Applicant, ByHash, Decision, Verdict, decide},
+    decide::{Admit, Applicant, ByHash, Decision, Turning, Verdict, decide},
     future::ResponseFuture,
     layer::OffloadLayer,
+    promises::Link,
     request::{Kind, OverTls},
     service::{LOAD_HEADER, NAME_HEADER, Offload, SIGNATURE_HEADER, TOKEN_HEADER},
     settings::{

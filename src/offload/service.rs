@@ -1,6 +1,7 @@
 //! The service: reads top to bottom in the order of the way of a request.
 
 use std::{
+    cell::OnceCell,
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
@@ -17,11 +18,11 @@ use tower_service::Service;
 use super::{
     ahead::Sighting,
     body::{Account, BoxError, OffloadBody},
-    client::{client, is_trusted},
+    client::{client, is_trusted, key as client_key},
     counters::Outcome,
-    decide::{Decision, decide},
+    decide::{Decision, Turning, decide},
     fallback,
-    future::{Passing, ResponseFuture},
+    future::{Model, Passing, ResponseFuture},
     page::Rewriting,
     pages::Asked,
     request::{Kind, OverTls},
@@ -167,10 +168,18 @@ impl<S> Offload<S> {
         }
 
         let kind = Kind::of(&request, &snapshot.compiled);
-        let answer = self.decide(&request, peer, kind, snapshot);
+        let answer = self.decide(&request, peer, kind, path, snapshot);
         if snapshot.compiled.mode == Mode::Report {
             prepare_request(request.headers_mut(), None, kind.wants_page);
-            let passing = Passing::whole(path, request.method());
+            let model = match answer.decision {
+                Decision::Serve | Decision::Redirect(_) => None,
+                Decision::Offload(server) => {
+                    let server = snapshot.compiled.servers.get(server);
+                    server.map(|server| Model::Offloaded(server.clone(), answer.at))
+                }
+                Decision::Throttle | Decision::Drop => Some(Model::TurnedAway),
+            };
+            let passing = Passing::whole(path, request.method()).modelled(model);
             let account = match answer.decision {
                 Decision::Serve => account,
                 Decision::Offload(_) => account.with(Outcome::Offloaded),
@@ -221,6 +230,7 @@ impl<S> Offload<S> {
         request: &Request<B>,
         peer: Option<SocketAddr>,
         kind: Kind,
+        path: u64,
         snapshot: &Snapshot,
     ) -> Answer {
         let compiled = &snapshot.compiled;
@@ -230,17 +240,23 @@ impl<S> Offload<S> {
             client.hash = self.shared.counters.stranger();
         }
         let now = Instant::now();
+        let weight = OnceCell::new();
         let has_room =
             |server: usize| match (compiled.servers.get(server), snapshot.servers.get(server)) {
-                (Some(server), Some(state)) => server.has_room(state, now),
+                (Some(server), Some(state)) => {
+                    let weight = weight.get_or_init(|| self.shared.weights.page(path));
+                    server.has_room(state, *weight, now)
+                }
                 _ => false,
             };
+        let turning = Turning::now(snapshot, self.shared.link(snapshot, now));
         let unix = snapshot.unix_seconds();
         let stays = || compiled.stay.holds(request.headers(), client.hash, unix);
         let decision = decide(
             kind,
             &client,
             snapshot,
+            turning,
             &*self.shared.admit,
             stays,
             &has_room,
@@ -265,6 +281,10 @@ impl<S> Offload<S> {
         let let_in = snapshot.level >= Level::Throttle
             && kind.begins
             && matches!(decision, Decision::Serve | Decision::Offload(_));
+        if let_in && let Some(peer) = peer {
+            let address = client_key(Some(peer.ip().to_canonical()), None);
+            self.shared.admitted.note(address, unix);
+        }
         Answer {
             decision,
             at: now,

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    admitted::Admitted,
     ahead::{self, Ahead},
     connections::Connections,
     control::{Control, Input, Override},
@@ -22,6 +23,7 @@ use super::{
     decide::Admit,
     hot::Hot,
     pages::Pages,
+    promises::{Link, Promises},
     settings::{Mode, OffloadSettings},
     snapshot::Snapshot,
     weights::Weights,
@@ -32,8 +34,9 @@ use crate::{
     rewrite::{Plan, Private},
     seldom::Seldom,
     servers::{
-        AssignedRate, Servers,
+        Servers,
         discovery::{Found, SourceStatus},
+        on_the_wire,
     },
 };
 
@@ -60,11 +63,14 @@ pub struct Shared {
     pub in_flight: InFlight,
     /// Bytes of our responses. Written by the request path.
     pub bytes_sent: BytesSent,
-    /// What the primary was promised to send since the last step, in bytes. Written by the request path. Only
-    /// the control loop asks for the rate, so only there a clock is read.
-    promised: AtomicU64,
-    /// The rate of those promises. Written by the control loop.
-    assigned: AssignedRate,
+    /// What the primary is promised to send. Written by the request path.
+    promises: Promises,
+    /// What it sends while nothing that is decided happens. Written by the request path.
+    unchanged: AtomicU64,
+    /// Rung by a promise that asks for an episode.
+    alarm: Arc<Notify>,
+    /// Addresses that a page went to just now. Written by the request path, read by the gate.
+    pub(crate) admitted: Admitted,
     /// What happened. Written by the request path.
     pub counters: Counters,
     /// Sizes of pages and objects. Written by the request path.
@@ -115,8 +121,10 @@ impl Shared {
         admit: Arc<dyn Admit>,
     ) -> Self {
         Self {
-            promised: AtomicU64::new(0),
-            assigned: AssignedRate::new(snapshot.at),
+            promises: Promises::default(),
+            unchanged: AtomicU64::new(0),
+            alarm: Arc::default(),
+            admitted: Admitted::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
             server_addresses: ArcSwap::default(),
             in_flight,
@@ -167,9 +175,34 @@ impl Shared {
         }
     }
 
-    /// Promises that the primary sends `bytes`.
+    /// Promises that the primary sends `bytes` of bodies.
     pub(super) fn promise(&self, bytes: u64) {
-        self.promised.fetch_add(bytes, Ordering::Relaxed);
+        if self.promises.add(on_the_wire(bytes)) {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// The primary sends `bytes` of bodies although it would not, were what is decided to happen.
+    pub(super) fn sends_unchanged(&self, bytes: u64) {
+        self.unchanged
+            .fetch_add(on_the_wire(bytes), Ordering::Relaxed);
+    }
+
+    /// What the primary's link is promised at `now`, where that is known.
+    pub(super) fn link(&self, snapshot: &Snapshot, now: Instant) -> Option<Link> {
+        let link = snapshot.link?;
+        Some(link.after(self.promises.pending(), now))
+    }
+
+    /// Rings when promises ask for an episode; then it is time for a [`look`](Self::look).
+    pub(crate) fn alarms(&self) -> Arc<Notify> {
+        Arc::clone(&self.alarm)
+    }
+
+    /// Takes a step with the last readings: what was promised since counts.
+    pub(crate) fn look(&self, now: Instant) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        self.publish(&mut control, now);
     }
 
     /// The snapshot as of now.
@@ -235,14 +268,21 @@ impl Shared {
     }
 
     fn publish(&self, (control, readings): &mut (Control, Vec<Reading>), now: Instant) {
-        self.assigned
-            .add(self.promised.swap(0, Ordering::Relaxed), now);
         let snapshot = control.step(Input {
             readings,
-            primary_assigned: self.assigned.rate(now),
+            promised: self.promises.take(),
+            unchanged: self.unchanged.swap(0, Ordering::Relaxed),
+            passed: self.weights.passed(),
             now,
             wall: SystemTime::now(),
         });
+        let calm = snapshot.level == Level::Normal;
+        let alarm = snapshot.link.filter(|_| calm);
+        self.promises
+            .set_alarm(alarm.and_then(|link| link.until_offload()));
+        if let Some(fetched) = control.fetched() {
+            self.weights.set_fetched(fetched);
+        }
         let addresses = snapshot
             .compiled
             .servers

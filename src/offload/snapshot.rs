@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{compiled::Compiled, spread::Full};
+use super::{compiled::Compiled, promises::Link, spread::Full};
 use crate::{
     level::{Level, Turned},
     load::Reading,
@@ -30,8 +30,10 @@ pub struct Snapshot {
     pub overridden_until: Option<Instant>,
     /// Which part of the visitors is offloaded.
     pub share: Ratio,
-    /// Which part of the new visitors is turned away.
+    /// Which part of the new visitors is turned away, as of now.
     pub turned: Turned,
+    /// The same without what the link's promises ask for: those are looked at with every visitor.
+    pub turned_beside: Turned,
     /// Those are turned away too for whom a server has room: all that could be moved has been moved, and
     /// the primary is still overloaded (or an operator has said so).
     pub turn_away_offloaded: bool,
@@ -51,6 +53,8 @@ pub struct Snapshot {
     pub readings: Vec<Reading>,
     /// What the primary is promised to send, in bytes a second.
     pub primary_assigned: f64,
+    /// The primary's link, where its capacity is known and its load decides.
+    pub link: Option<Link>,
 }
 
 // === impl Snapshot ===
@@ -77,6 +81,7 @@ impl Snapshot {
             overridden_until: None,
             share: Ratio::ZERO,
             turned: Turned::default(),
+            turned_beside: Turned::default(),
             turn_away_offloaded: false,
             drop_everything: false,
             epoch: 0,
@@ -86,6 +91,7 @@ impl Snapshot {
             choose,
             readings: Vec::new(),
             primary_assigned: 0.0,
+            link: None,
         }
     }
 
@@ -100,7 +106,7 @@ impl Snapshot {
     }
 
     /// Seconds since 1970 when this was made: exact enough for cookies, and no clock on the request path.
-    pub(super) fn unix_seconds(&self) -> u64 {
+    pub(crate) fn unix_seconds(&self) -> u64 {
         self.wall
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())

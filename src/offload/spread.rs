@@ -281,7 +281,7 @@ impl Placing {
             compiled.servers[*server].assign(*bytes, at);
             if is_same
                 && let Some(state) = snapshot.servers.get(*server)
-                && !compiled.servers[*server].has_room(state, at)
+                && !compiled.servers[*server].has_room(state, 0, at)
             {
                 snapshot.full.note(*server);
             }

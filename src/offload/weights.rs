@@ -6,13 +6,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::fetched::{Fetched, Passed};
+
 const SLOTS: usize = 1 << 15;
 /// Of a slot's 64 bits so many hold the size: up to a terabyte.
 const SIZE_BITS: u32 = 40;
 /// What a page's objects weigh before anything is known: about the median of the web.
 const UNKNOWN_PAGE: u64 = 500_000;
-/// After so many pages what visitors fetched says something.
-const EXPERIENCE: u64 = 10;
 
 /// Sizes by path.
 #[derive(Debug)]
@@ -56,12 +56,14 @@ impl Table {
 pub struct Weights {
     objects: Table,
     pages: Table,
-    /// Pages that the primary served whole, and the bytes of objects that it served: what a visitor really
-    /// fetches, browser caches and robots included.
+    /// What the primary has served to visitors. Written by the request path.
     pages_served: AtomicU64,
     object_bytes_served: AtomicU64,
-    /// What the objects of those pages weigh by their scans.
     page_bytes_served: AtomicU64,
+    /// The part of a page's weight that visitors fetch, and the bytes of objects that they fetch for a page that was
+    /// never scanned (each an `f64`; negative: nothing is known). Written by the control loop.
+    part: AtomicU64,
+    mean: AtomicU64,
 }
 
 impl Default for Weights {
@@ -72,6 +74,8 @@ impl Default for Weights {
             pages_served: AtomicU64::new(0),
             object_bytes_served: AtomicU64::new(0),
             page_bytes_served: AtomicU64::new(0),
+            part: AtomicU64::new((1.0f64).to_bits()),
+            mean: AtomicU64::new((-1.0f64).to_bits()),
         }
     }
 }
@@ -127,8 +131,24 @@ impl Weights {
         self.object_bytes_served.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// All that the primary has served so far.
+    pub(super) fn passed(&self) -> Passed {
+        Passed {
+            pages: self.pages_served.load(Ordering::Relaxed),
+            weight: self.page_bytes_served.load(Ordering::Relaxed),
+            bytes: self.object_bytes_served.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Goes on with what was learnt of visitors.
+    pub(super) fn set_fetched(&self, fetched: Fetched) {
+        self.part.store(fetched.part.to_bits(), Ordering::Relaxed);
+        self.mean
+            .store(fetched.mean.unwrap_or(-1.0).to_bits(), Ordering::Relaxed);
+    }
+
     /// What visitors fetch for `page`: what its objects weigh by its scan, times the part of such weights that
-    /// visitors have fetched so far; else what they fetched for a page so far, else a guess.
+    /// visitors fetch; else what they fetch for any page, else a guess.
     #[must_use]
     pub fn page(&self, page: u64) -> u64 {
         match self.pages.get(page).or_else(|| self.mean()) {
@@ -137,23 +157,13 @@ impl Weights {
         }
     }
 
-    /// The bytes of objects that visitors fetched for a page so far. A handful of pages is no experience.
     fn mean(&self) -> Option<u64> {
-        let pages = self.pages_served.load(Ordering::Relaxed);
-        let bytes = self.object_bytes_served.load(Ordering::Relaxed);
-        (pages >= EXPERIENCE).then(|| bytes / pages)
+        let mean = f64::from_bits(self.mean.load(Ordering::Relaxed));
+        (mean >= 0.0).then_some(mean as u64)
     }
 
-    /// The part of a page's weight that a visitor fetches: one candidate of a `srcset`, and what the browser
-    /// has no copy of yet.
-    fn fetched(&self) -> f64 {
-        let scanned = self.page_bytes_served.load(Ordering::Relaxed);
-        let fetched = self.object_bytes_served.load(Ordering::Relaxed);
-        if scanned == 0 || self.pages_served.load(Ordering::Relaxed) < EXPERIENCE {
-            return 1.0;
-        }
-        // However little was fetched, a page promises something: the next visitor may be a browser.
-        (fetched as f64 / scanned as f64).clamp(0.05, 1.0)
+    fn part(&self) -> f64 {
+        f64::from_bits(self.part.load(Ordering::Relaxed))
     }
 
     /// The same as far as anything is known: a guess must not begin an episode.
@@ -164,7 +174,7 @@ impl Weights {
 
     fn promised(&self, scanned: Option<u64>) -> u64 {
         match scanned {
-            Some(weight) => (weight as f64 * self.fetched()) as u64,
+            Some(weight) => (weight as f64 * self.part()) as u64,
             None => self.mean().unwrap_or(0),
         }
     }
@@ -192,19 +202,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_page_weighs_what_visitors_fetched_so_far() {
-        let weights = Weights::default();
-        assert_eq!(weights.page(1), UNKNOWN_PAGE);
-        for _ in 0..10 {
-            weights.page_served(1);
-            weights.object_served(20_000);
-        }
-        assert_eq!(weights.page(1), 20_000);
-    }
-
-    #[test]
     fn a_page_promises_what_visitors_fetch_of_it() {
         let weights = Weights::default();
+        assert_eq!(weights.page(1), UNKNOWN_PAGE);
         weights.learn_object(path(b"/small.png"), 100_000);
         weights.learn_object(path(b"/large.png"), 300_000);
         let objects = [&b"/small.png"[..], b"/large.png"];
@@ -213,7 +213,18 @@ mod tests {
             weights.page_served(path(b"/"));
             weights.object_served(100_000);
         }
+        assert_eq!(weights.page(path(b"/")), 400_000, "nothing is learnt yet");
+        let passed = weights.passed();
+        assert_eq!(
+            (passed.pages, passed.bytes, passed.weight),
+            (20, 2_000_000, 8_000_000)
+        );
+        weights.set_fetched(Fetched {
+            part: 0.25,
+            mean: Some(20_000.0),
+        });
         assert_eq!(weights.page(path(b"/")), 100_000);
+        assert_eq!(weights.page(1), 20_000, "one that was never scanned");
     }
 
     #[test]

@@ -11,8 +11,15 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The time constant of the moving average.
-const WINDOW: Duration = Duration::from_secs(2);
+/// The time constant of the moving average of promises.
+pub const WINDOW: Duration = Duration::from_secs(2);
+
+/// What `bytes` of bodies are on a link: the heads of frames and packets (66 bytes for 1,448 where packets are full),
+/// and those of answers.
+#[must_use]
+pub fn on_the_wire(bytes: u64) -> u64 {
+    bytes + bytes / 18
+}
 
 /// A rate that is exact at every assignment, without a lock: the decayed sum (as `f32`) and the time it was
 /// last decayed to (milliseconds) share one atomic word.

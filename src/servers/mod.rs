@@ -25,7 +25,7 @@ mod verdict;
 mod warm;
 
 pub use self::{
-    assigned::AssignedRate,
+    assigned::{AssignedRate, WINDOW as PROMISE_WINDOW, on_the_wire},
     budget::{BudgetSettings, Period},
     health::{Answer, Health, HealthTracker},
     probe::Probes,

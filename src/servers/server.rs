@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    assigned::AssignedRate,
+    assigned::{AssignedRate, WINDOW, on_the_wire},
     budget::Account,
     health::{Answer, Health, HealthTracker},
     report::{Agent, OrcaReport, ReportKind},
@@ -43,6 +43,8 @@ pub struct Server {
     url: Url,
     /// What it has been promised. Written by the request path.
     assigned: AssignedRate,
+    /// What it would have been promised, where nothing that is decided happens. Written by the request path.
+    modelled: AssignedRate,
     /// All that it was ever promised, in bytes. Written by the request path.
     assigned_bytes: AtomicU64,
     /// Pages whose links were pointed to it, and those links.
@@ -129,6 +131,7 @@ impl Server {
             settings,
             url,
             assigned: AssignedRate::new(now),
+            modelled: AssignedRate::new(now),
             assigned_bytes: AtomicU64::new(0),
             pages: Default::default(),
             links: AtomicU64::new(0),
@@ -154,6 +157,7 @@ impl Server {
             settings,
             url,
             assigned: self.assigned.clone(),
+            modelled: self.modelled.clone(),
             assigned_bytes: copy(&self.assigned_bytes),
             pages: [copy(&self.pages[0]), copy(&self.pages[1])],
             links: copy(&self.links),
@@ -180,10 +184,15 @@ impl Server {
         &self.settings.name
     }
 
-    /// Promises it `bytes`.
+    /// Promises it `bytes` of objects: on its link they are a little more.
     pub fn assign(&self, bytes: u64, now: Instant) {
-        self.assigned.add(bytes, now);
+        self.assigned.add(on_the_wire(bytes), now);
         self.assigned_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The same where nothing that is decided happens: it costs nothing, and no report will show it.
+    pub fn model(&self, bytes: u64, now: Instant) {
+        self.modelled.add(on_the_wire(bytes), now);
     }
 
     /// A page whose links were pointed to it went out; `spliced` by a plan, or else scanned.
@@ -219,13 +228,22 @@ impl Server {
         Some(self.assigned.rate(now) / capacity.bytes_per_second())
     }
 
-    /// Whether one more visitor may be sent to it: exact between two snapshots, where the capacity is known.
-    /// `state` is the snapshot's.
+    /// Whether one more visitor, who fetches so many `bytes`, may be sent to it: exact between two snapshots, where
+    /// the capacity is known. `state` is the snapshot's.
+    ///
+    /// A promise lifts the load at once by all of its weight. Half of it has to fit below the threshold, so that the
+    /// threshold is what the load is on the average.
     #[must_use]
-    pub fn has_room(&self, state: &ServerState, now: Instant) -> bool {
-        self.assigned_load(now).is_none_or(|assigned| {
-            assigned + state.correction < self.settings.threshold.get() * state.ramp
-        })
+    pub fn has_room(&self, state: &ServerState, bytes: u64, now: Instant) -> bool {
+        let Some(capacity) = self.settings.capacity else {
+            return true;
+        };
+        let capacity = capacity.bytes_per_second();
+        let threshold = self.settings.threshold.get() * state.ramp;
+        let step = on_the_wire(bytes) as f64 / (capacity * WINDOW.as_secs_f64());
+        let promised = (self.assigned.rate(now) + self.modelled.rate(now)) / capacity;
+        // Whatever a page weighs, one who is idle takes it.
+        promised + state.correction + (step / 2.0).min(threshold / 2.0) < threshold
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -336,7 +354,11 @@ impl Server {
             // What was learnt from reports expires with them.
             known.correction = 0.0;
         }
-        let assigned = self.assigned_load(now);
+        let modelled = self.modelled.rate(now);
+        let assigned = self
+            .settings
+            .capacity
+            .map(|capacity| (self.assigned.rate(now) + modelled) / capacity.bytes_per_second());
         let load = match (assigned, report) {
             (Some(assigned), _) => Some((assigned + known.correction).max(0.0)),
             (None, report) => report.map(|report| report.load.get()),
@@ -382,7 +404,7 @@ impl Server {
                 (_, Health::Busy) => "busy",
                 (_, Health::Ill(_)) => "ill",
             },
-            assigned_bytes_per_second: self.assigned.rate(now),
+            assigned_bytes_per_second: self.assigned.rate(now) + modelled,
         }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::servers::{report::ReportSettings, settings::HealthProbe};
+use crate::servers::{on_the_wire, report::ReportSettings, settings::HealthProbe};
 
 fn server(change: impl FnOnce(&mut ServerSettings)) -> (Server, Instant) {
     let mut settings = ServerSettings {
@@ -80,6 +80,34 @@ fn a_server_over_its_own_threshold_gets_no_work_whatever_ours_is() {
 }
 
 #[test]
+fn half_of_a_page_has_to_fit() {
+    let (server, now) = server(|s| s.capacity = "8Mbit/s".parse().ok());
+    let state = seen(&server, now);
+    assert!(
+        server.has_room(&state, 100_000_000, now),
+        "one who is idle takes any"
+    );
+    // 1 MB/s capacity, 2 s window: reads as 0.7 of 0.8.
+    server.assign(1_330_000, now);
+    assert!(server.has_room(&state, 300_000, now));
+    assert!(!server.has_room(&state, 450_000, now));
+}
+
+#[test]
+fn what_is_modelled_takes_room_and_costs_nothing() {
+    let (server, now) = server(|s| {
+        s.capacity = "8Mbit/s".parse().ok();
+        s.report = orca();
+    });
+    server.model(1_600_000, now);
+    server.observe_report(load(0.0), now);
+    let state = seen(&server, now);
+    assert!(!state.usable && !server.has_room(&state, 0, now));
+    assert_eq!(state.correction, 0.0, "no report could show it");
+    assert_eq!(server.assigned_bytes(), 0);
+}
+
+#[test]
 fn a_report_that_is_silent_goes_stale() {
     let (server, now) = server(|s| s.report = orca());
     server.observe_report(load(0.1), now);
@@ -105,15 +133,16 @@ fn what_is_assigned_counts_at_once() {
         correction: 0.5,
         ..bare.clone()
     };
-    assert!(server.has_room(&bare, now));
-    // 1 MB/s capacity, 2 s window: 1.7 MB read as 0.85.
-    server.assign(1_700_000, now);
-    assert!(!server.has_room(&bare, now));
+    assert!(server.has_room(&bare, 0, now));
+    // 1 MB/s capacity, 2 s window: 1.7 MB read as 0.85. On the wire there is a little more than objects.
+    server.assign(1_610_000, now);
+    assert_eq!(on_the_wire(1_610_000), 1_699_444);
+    assert!(!server.has_room(&bare, 0, now));
     let state = seen(&server, now);
     assert!(!state.usable && (state.load.unwrap() - 0.85).abs() < 0.001);
-    assert!(server.has_room(&bare, now + Duration::from_secs(1)));
+    assert!(server.has_room(&bare, 0, now + Duration::from_secs(1)));
     assert!(
-        !server.has_room(&others, now + Duration::from_secs(1)),
+        !server.has_room(&others, 0, now + Duration::from_secs(1)),
         "others' work"
     );
 }
@@ -191,10 +220,10 @@ fn its_room_grows_when_it_comes_back() {
     );
     // 0.1 of a load: below its threshold, but not below its part of it.
     server.assign(200_000, second(1.0));
-    assert!(!server.has_room(&back, second(1.0)));
+    assert!(!server.has_room(&back, 0, second(1.0)));
     let half = seen(&server, second(6.0));
     assert_eq!(half.ramp, 0.5);
-    assert!(server.has_room(&half, second(6.0)));
+    assert!(server.has_room(&half, 0, second(6.0)));
     let whole = seen(&server, second(11.0));
     assert_eq!((whole.ramp, whole.reason), (1.0, None));
 }
