@@ -509,7 +509,7 @@ async fn bandwidth_is_the_load(hold: &str) {
     let lines = r#"
         load.bandwidth.enabled = true
         load.bandwidth.source = "responses"
-        load.bandwidth.capacity = "400Mbit/s"
+        load.bandwidth.capacity = "100Mbit/s"
         load.bandwidth.offload = 0.3
     "#;
     let (_site, server, primary) = measured(hold, lines).await;
@@ -534,7 +534,7 @@ async fn an_interfaces_bandwidth_is_the_load(hold: &str) {
         load.bandwidth.enabled = true
         load.bandwidth.source = "interface"
         load.bandwidth.interface = "lo"
-        load.bandwidth.capacity = "400Mbit/s"
+        load.bandwidth.capacity = "100Mbit/s"
         load.bandwidth.offload = 0.5
     "#;
     let (_site, server, primary) = measured(hold, lines).await;
@@ -908,8 +908,9 @@ async fn c32_offloading_goes_on_for_the_predetermined_period_and_only_then_stops
     // The load is evaluated by itself, not by requests: nobody asks while it rises.
     network.load(OVER_FIRST).await;
     network.primary.until_level("offload").await;
+    // The load is there still: the period is not counted from before.
+    let before = network.primary.status().await["uptime"].as_f64().unwrap();
     network.upstream.release(&mut network.held).await;
-    let gone = network.primary.status().await["uptime"].as_f64().unwrap();
     let is_low = |status: &serde_json::Value| {
         let load = support::program::named(&status["signals"], "in_flight")["load"].as_f64();
         load.is_some_and(|load| load < 0.05)
@@ -923,7 +924,7 @@ async fn c32_offloading_goes_on_for_the_predetermined_period_and_only_then_stops
         .until("the period is over", |status| status["level"] == "normal")
         .await;
     // A tick of the sampler may have passed between the last look at the load and its going.
-    let lasted = status["uptime"].as_f64().unwrap() - gone;
+    let lasted = status["uptime"].as_f64().unwrap() - before;
     assert!(lasted > 9.0, "{lasted} s of 10 s");
     assert_eq!(
         network.servers(20).await,

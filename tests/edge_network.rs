@@ -22,6 +22,7 @@ use axum::{
 use http::{StatusCode, header};
 use serde_json::Value;
 use support::{
+    address::own_address,
     caches::Cache,
     client::{get, request, visitor},
     config::Config,
@@ -32,7 +33,7 @@ use support::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Semaphore, watch},
     task::JoinSet,
 };
@@ -132,12 +133,6 @@ async fn answer(State(site): State<Site>, request: Request) -> Response {
     }
 }
 
-/// An address that is free now.
-async fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// An edge that counts fifty requests at once as all that it can do.
 async fn edge(name: &str, primary: SocketAddr) -> Program {
     Program::edge(&Config::new(format!(
@@ -155,7 +150,7 @@ fn url(edge: &Program) -> String {
 fn entry(name: &str, url: &str, more: &str) -> String {
     format!(
         "{{ name = \"{name}\", url = \"{url}\", cors = true, {more} \
-         report = {{ kind = \"orca\", url = \"{url}/.overspill/load\", every = \"100ms\" }}, \
+         report = {{ kind = \"orca\", url = \"{url}/.overspill/load\", every = \"500ms\" }}, \
          health = {{ path = \"/.overspill/health\", every = \"100ms\" }} }}"
     )
 }
@@ -174,7 +169,7 @@ impl Network {
     async fn new(lines: &str, eu_keys: &str, us_keys: &str) -> Self {
         let site = Site::new();
         let upstream = site.start().await;
-        let port = free_port().await;
+        let port = own_address();
         let (eu, us) = (edge("eu", port).await, edge("us", port).await);
         let config = Config::new(format!(
             r#"
@@ -509,7 +504,7 @@ async fn two_edges_an_nginx_and_a_varnish_serve_one_crowd() {
     const CROWD: usize = 200;
     let site = Site::new();
     let upstream = site.start().await;
-    let port = free_port().await;
+    let port = own_address();
     let (eu, us) = (edge("eu", port).await, edge("us", port).await);
     let (nginx, varnish) = (Cache::nginx(port, TOKEN), Cache::varnish(port, TOKEN));
     let servers = BTreeMap::from([
