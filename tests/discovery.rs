@@ -62,6 +62,14 @@ async fn until_names(program: &Program, expected: &[&str]) -> Value {
         .await
 }
 
+/// Waits until the log says so: it comes by a pipe.
+async fn until_logged(program: &Program, words: &str) {
+    until(format_args!("the log says {words:?}"), async || {
+        program.log().contains(words).then_some(())
+    })
+    .await;
+}
+
 /// Which of the servers' URLs a page links to.
 async fn links_to(program: &Program, number: usize) -> String {
     let page = get("/").from(visitor(number)).ask(program.site).await;
@@ -181,8 +189,7 @@ async fn a_broken_file_keeps_what_was_and_is_told_by_its_key() {
             })
             .await;
         assert_eq!(named(&status["servers"], "a")["usable"], true, "{reason}");
-        let log = program.log();
-        assert!(log.contains("what was known from it stays"), "{log}");
+        until_logged(&program, "what was known from it stays").await;
     }
     fs::remove_file(&path).unwrap();
     program
@@ -230,7 +237,7 @@ async fn a_file_that_is_written_in_two_goes_takes_nobody_away() {
         (file_of(&both[..1]), "\"gone\":1"),
     ] {
         fs::write(&path, half).unwrap();
-        until(says, async || program.log().contains(says).then_some(())).await;
+        until_logged(&program, says).await;
         assert_eq!(
             names(&program.status().await),
             ["a", "b"].map(String::from).into()
@@ -240,16 +247,17 @@ async fn a_file_that_is_written_in_two_goes_takes_nobody_away() {
     fs::write(&path, file_of(&three)).unwrap();
     let status = until_names(&program, &["a", "b", "c"]).await;
     assert_eq!(status["servers"].as_array().unwrap().len(), 3);
-    let read = program
-        .log()
-        .matches("`offload.discovery.file` was read")
-        .count();
-    assert_eq!(read, 2, "the whole ones");
+    let read = || {
+        let log = program.log();
+        log.matches("`offload.discovery.file` was read").count()
+    };
+    until("both whole ones", async || (read() >= 2).then_some(())).await;
+    assert_eq!(read(), 2, "the whole ones alone");
 }
 
 fn template() -> &'static str {
     "{ url = \"http://{host}:{port}\", cors = true, \
-     report = { kind = \"orca\", url = \"http://{host}:{port}/.overspill/load\", every = \"100ms\" }, \
+     report = { kind = \"orca\", url = \"http://{host}:{port}/.overspill/load\", every = \"500ms\" }, \
      health = { path = \"/.overspill/health\", every = \"100ms\" } }"
 }
 
@@ -352,7 +360,7 @@ async fn of_a_long_answer_the_first_records_count_and_of_one_that_is_too_long_no
                 error.is_some_and(|error| error.contains(what))
             })
             .await;
-        assert!(program.log().contains(what));
+        until_logged(&program, what).await;
         assert_eq!(names(&status).len(), 256);
     };
     told("names 1000 servers, of which the first 256 count").await;

@@ -4,11 +4,8 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU8, Ordering},
-    },
+    net::SocketAddr,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +21,7 @@ use tokio::{
 mod support;
 
 use support::{
+    address::own_address,
     client::{get, post, request},
     config::Config,
     program::{Program, run},
@@ -199,16 +197,6 @@ async fn attend(mut stream: TcpStream, book: Arc<Mutex<Book>>, mut go: watch::Re
         }
         Says::Nothing => std::future::pending().await,
     }
-}
-
-/// An address for a program that others have to know before it is there: nobody else binds to its host, so nobody takes
-/// its port meanwhile.
-fn own_address() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let process = std::process::id() as u8;
-    let host = Ipv4Addr::new(127, 77, process, NEXT.fetch_add(1, Ordering::Relaxed));
-    let listener = std::net::TcpListener::bind((host, 0)).unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// A `GET` under the edge's own address.
@@ -546,7 +534,7 @@ async fn who_asks_for_a_variant_that_is_coming_joins_its_pull() {
 async fn what_is_stale_is_asked_about_and_given_out_where_the_primary_fails() {
     let lines = "Cache-Control: max-age=0, stale-if-error=600\r\nETag: \"1\"\r\n";
     let primary = Primary::start([("/a.css", ok(lines, "good"))]).await;
-    let edge = primary.edge("edge.patience = \"1s\"").await;
+    let edge = primary.edge("edge.patience = \"5s\"").await;
     assert_eq!(fetch(&edge, "/a.css").await.text(), "good");
     primary.say(
         "/a.css",
@@ -765,7 +753,7 @@ async fn an_answer_without_end_is_given_up_when_nobody_reads_it() {
     ])
     .await;
     let edge = primary
-        .edge("edge.patience = \"1s\"\nedge.largest = \"1MB\"\nedge.memory = \"4MB\"")
+        .edge("edge.patience = \"5s\"\nedge.largest = \"1MB\"\nedge.memory = \"4MB\"")
         .await;
     for (path, read) in [("/drip", 100), ("/flood", 8 << 20)] {
         let mut stream = TcpStream::connect(edge.site).await.unwrap();
@@ -839,7 +827,7 @@ async fn a_bad_primary_makes_a_clear_502_or_504_and_nothing_is_kept() {
     endless.extend(b"X-More: and more\r\n".repeat(100_000));
     let found = |location: &str| answer("302 Found", &format!("Location: {location}\r\n"), "bad");
     let primary = Primary::start([("/good.css", ok("", "good"))]).await;
-    let edge = primary.edge("edge.patience = \"1s\"").await;
+    let edge = primary.edge("edge.patience = \"5s\"").await;
     for (path, status, says) in [
         (
             "/1.css",
@@ -1492,6 +1480,7 @@ async fn a_busy_edge_is_known_by_the_signed_report_that_rides_on_its_pulls() {
         (server["reported"] == 0.5).then_some(())
     })
     .await;
+    logs(&primary, "counts for nothing").await;
     let told = primary.log().matches("counts for nothing").count();
     assert!((1..7).contains(&told), "now and then: {told}");
     let silent = primary.server("silent").await;
@@ -1516,11 +1505,7 @@ async fn a_busy_edge_is_known_by_the_signed_report_that_rides_on_its_pulls() {
     // One that came without the token is told to its sender, and what to do is in the log.
     let forged = pull("eu", busy, "wrong").await;
     assert!(forged.header("x-overspill-token").is_some());
-    assert!(
-        primary
-            .log()
-            .contains("set `offload.token` here and `edge.token` there")
-    );
+    logs(&primary, "set `offload.token` here and `edge.token` there").await;
 }
 
 #[tokio::test]
@@ -1534,7 +1519,7 @@ async fn at_the_start_of_an_episode_the_edges_pull_the_hottest_objects() {
     let primary = Program::serve(&Config::new(format!(
         "primary.site = {:?}\noffload.token = \"{TOKEN}\"\n\
          offload.servers = [{{ name = \"eu\", url = \"http://{free}\", \
-         report = {{ kind = \"orca\", url = \"http://{free}/.overspill/load\", every = \"100ms\" }}, \
+         report = {{ kind = \"orca\", url = \"http://{free}/.overspill/load\", every = \"500ms\" }}, \
          health = {{ path = \"/.overspill/health\", every = \"100ms\" }} }}]",
         site.path()
     )))

@@ -22,17 +22,18 @@ use axum::{
 use http::{StatusCode, header};
 use serde_json::Value;
 use support::{
+    address::own_address,
     caches::Cache,
     client::{get, request, visitor},
     config::Config,
     program::Program,
-    raw::Answer,
-    upstream::{HOLD, Held, Upstream},
+    raw::{Answer, parse},
+    upstream::{HOLD, Held, Upstream, drips},
     wait::{soon, until},
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Semaphore, watch},
     task::JoinSet,
 };
@@ -122,20 +123,20 @@ async fn answer(State(site): State<Site>, request: Request) -> Response {
         "/" => ([(header::CONTENT_TYPE, "text/html")], page("")).into_response(),
         SLOW => {
             let mut released = site.released.subscribe();
-            released.wait_for(|released| *released).await.unwrap();
-            typed("image/png", vec![1; 1000])
+            let released = async move {
+                released.wait_for(|released| *released).await.unwrap();
+            };
+            let headers = [
+                (header::CONTENT_TYPE, "image/png"),
+                (header::CACHE_CONTROL, "public, max-age=600"),
+            ];
+            (headers, drips(&[1], released, vec![1; 1000])).into_response()
         }
         path => match object(path) {
             Some((kind, body)) => typed(kind, body),
             None => StatusCode::NOT_FOUND.into_response(),
         },
     }
-}
-
-/// An address that is free now.
-async fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// An edge that counts fifty requests at once as all that it can do.
@@ -155,7 +156,7 @@ fn url(edge: &Program) -> String {
 fn entry(name: &str, url: &str, more: &str) -> String {
     format!(
         "{{ name = \"{name}\", url = \"{url}\", cors = true, {more} \
-         report = {{ kind = \"orca\", url = \"{url}/.overspill/load\", every = \"100ms\" }}, \
+         report = {{ kind = \"orca\", url = \"{url}/.overspill/load\", every = \"500ms\" }}, \
          health = {{ path = \"/.overspill/health\", every = \"100ms\" }} }}"
     )
 }
@@ -174,7 +175,7 @@ impl Network {
     async fn new(lines: &str, eu_keys: &str, us_keys: &str) -> Self {
         let site = Site::new();
         let upstream = site.start().await;
-        let port = free_port().await;
+        let port = own_address();
         let (eu, us) = (edge("eu", port).await, edge("us", port).await);
         let config = Config::new(format!(
             r#"
@@ -385,7 +386,7 @@ async fn c1e_offloading_stops_when_every_edge_is_over_its_threshold_until_one_fa
     network.site.released.send_replace(true);
     for mut stream in at_eu.0.into_iter().chain(at_us.0) {
         let (answer, _) = support::client::drain(&mut stream).await;
-        assert!(answer.ends_with(&[1; 1000]));
+        assert!(parse(&answer, false).body.ends_with(&[1; 1000]));
     }
     let slow = |((_, path), count): (&(String, String), &usize)| (path == SLOW).then_some(*count);
     let asked: Vec<usize> = network.site.asked().iter().filter_map(slow).collect();
@@ -509,7 +510,7 @@ async fn two_edges_an_nginx_and_a_varnish_serve_one_crowd() {
     const CROWD: usize = 200;
     let site = Site::new();
     let upstream = site.start().await;
-    let port = free_port().await;
+    let port = own_address();
     let (eu, us) = (edge("eu", port).await, edge("us", port).await);
     let (nginx, varnish) = (Cache::nginx(port, TOKEN), Cache::varnish(port, TOKEN));
     let servers = BTreeMap::from([

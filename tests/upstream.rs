@@ -26,6 +26,8 @@ use tower_layer::Layer;
 
 /// For tests in which a time has to run out.
 const SHORT: Duration = Duration::from_millis(50);
+/// The same where something has to happen before, on a busy machine, too.
+const LONG: Duration = Duration::from_secs(3);
 
 async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -54,12 +56,7 @@ async fn before(upstream: SocketAddr) -> SocketAddr {
     .await
 }
 
-async fn impatient(upstream: SocketAddr) -> SocketAddr {
-    let timeouts = Timeouts {
-        connect: SHORT,
-        first_byte: SHORT,
-        idle: SHORT,
-    };
+async fn impatient(upstream: SocketAddr, timeouts: Timeouts) -> SocketAddr {
     run(passing_on(&format!("http://{upstream}"), timeouts)).await
 }
 
@@ -458,8 +455,10 @@ async fn what_is_no_answer_becomes_a_502() {
 
 #[tokio::test]
 async fn a_refused_connection_is_a_502_that_names_nothing() {
-    let (listener, upstream) = listen().await;
-    drop(listener);
+    // Bound, so that nobody else is given the port, but nobody listens.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let upstream = socket.local_addr().unwrap();
     let server = before(upstream).await;
     let html = ask(server, "GET /secret", "Accept: text/html\r\n").await;
     assert_eq!(
@@ -492,7 +491,11 @@ async fn a_refused_connection_is_a_502_that_names_nothing() {
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_is_a_504() {
     let (listener, upstream) = listen().await;
-    let server = impatient(upstream).await;
+    let timeouts = Timeouts {
+        first_byte: SHORT,
+        ..Timeouts::default()
+    };
+    let server = impatient(upstream, timeouts).await;
     let answer = ask(server, "GET /", "Accept: text/html\r\n").await;
     assert_eq!(answer.status, 504);
     assert!(answer.text().contains("too long to answer"));
@@ -510,21 +513,25 @@ async fn a_connection_that_does_not_come_is_a_504() {
     let upstream = listener.local_addr().unwrap();
     // Nobody accepts: once the queue is full, connecting waits.
     let mut queue = Vec::new();
-    while let Ok(connected) = tokio::time::timeout(SHORT, TcpStream::connect(upstream)).await {
+    while let Ok(connected) = tokio::time::timeout(LONG, TcpStream::connect(upstream)).await {
         queue.push(connected.unwrap());
     }
     let timeouts = Timeouts {
         connect: SHORT,
         ..Timeouts::default()
     };
-    let server = run(passing_on(&format!("http://{upstream}"), timeouts)).await;
+    let server = impatient(upstream, timeouts).await;
     assert_eq!(ask(server, "GET /", "").await.status, 504);
 }
 
 #[tokio::test]
 async fn a_client_that_stops_sending_is_told_so() {
     let (_listener, upstream) = listen().await;
-    let server = impatient(upstream).await;
+    let timeouts = Timeouts {
+        first_byte: LONG,
+        ..Timeouts::default()
+    };
+    let server = impatient(upstream, timeouts).await;
     let answer = ask(server, "POST /", "Content-Length: 10\r\n\r\nhalf").await;
     assert_eq!(answer.status, 408);
 }
@@ -532,7 +539,11 @@ async fn a_client_that_stops_sending_is_told_so() {
 #[tokio::test]
 async fn an_answer_that_stalls_breaks_off() {
     let (listener, upstream) = listen().await;
-    let server = impatient(upstream).await;
+    let timeouts = Timeouts {
+        idle: SHORT,
+        ..Timeouts::default()
+    };
+    let server = impatient(upstream, timeouts).await;
     let mut client = TcpStream::connect(server).await.unwrap();
     client.write_all(GET).await.unwrap();
     let (mut app, _) = listener.accept().await.unwrap();

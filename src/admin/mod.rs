@@ -26,5 +26,5 @@ pub use self::settings::AdminSettings;
 #[cfg(feature = "server")]
 pub use self::{
     metrics::encode as encode_metrics,
-    server::{Admin, Lifecycle},
+    server::{Admin, Answering, Lifecycle},
 };

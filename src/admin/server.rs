@@ -4,16 +4,23 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     thread,
+    time::Duration,
 };
 
 use axum::{
     Router, middleware,
     routing::{get, post},
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::{access, access::Token, api, settings::AdminSettings};
 use crate::{app::Overspill, app::ServeError};
+
+/// How long the last answers may take.
+const LAST: Duration = Duration::from_secs(5);
 
 /// Where the process is in its life. Clones share it.
 #[derive(Debug, Clone)]
@@ -107,11 +114,11 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    /// Answers from now on, on a thread of its own, until the process ends.
+    /// Answers from now on, on a thread of its own, until the process ends or what this gives is told to end.
     ///
     /// # Errors
     /// The operating system gives no thread, or no runtime.
-    pub fn start(self, overspill: Overspill, lifecycle: Lifecycle) -> io::Result<()> {
+    pub fn start(self, overspill: Overspill, lifecycle: Lifecycle) -> io::Result<Answering> {
         let (open, guarded) = routers(Shown {
             overspill,
             lifecycle,
@@ -123,7 +130,7 @@ impl Admin {
     ///
     /// # Errors
     /// The operating system gives no thread, or no runtime.
-    pub fn answer(self, open: Router, guarded: Router) -> io::Result<()> {
+    pub fn answer(self, open: Router, guarded: Router) -> io::Result<Answering> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -134,16 +141,45 @@ impl Admin {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
         };
+        let (stop, stopped) = oneshot::channel();
+        let (done, ended) = oneshot::channel();
+        let told = async move {
+            // Nobody is there to tell it any more: until the process ends.
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         thread::Builder::new()
             .name("overspill-admin".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    if let Err(error) = axum::serve(listener, router).await {
+                    let serving = axum::serve(listener, router).with_graceful_shutdown(told);
+                    if let Err(error) = serving.await {
                         tracing::error!(%error, "the admin listener ended");
                     }
                 });
+                // Whether anybody waits for it is their own affair.
+                let _ = done.send(());
             })?;
-        Ok(())
+        Ok(Answering { stop, ended })
+    }
+}
+
+/// The admin listener at work. Dropping this lets it work on.
+#[derive(Debug)]
+pub struct Answering {
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+// === impl Answering ===
+
+impl Answering {
+    /// Takes no more requests, and answers those that it has, for 5 s at most: who asked the process to end hears of it
+    /// before it does.
+    pub async fn end(self) {
+        let _ = self.stop.send(());
+        let _ = timeout(LAST, self.ended).await;
     }
 }
 

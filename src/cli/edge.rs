@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
         }
         tracing::info!(admin = %format_args!("http://{}", admin.local_addr()?), "status and metrics");
         let (open, guarded) = edge::admin(edge.clone(), lifecycle.clone());
-        admin.answer(open, guarded)?;
+        let answering = admin.answer(open, guarded)?;
         if settings.edge.token.is_empty() {
             tracing::warn!(
                 "`edge.token` is not set: pulls are treated as visitors by the primary, and nobody may purge"
@@ -79,6 +79,7 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
             });
         };
         edge::serve(edge, listener, stop).await;
+        answering.end().await;
         tracing::info!("stopped");
         Ok(())
     })

@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
         let serving = Serving::new(&settings, inner.clone(), overspill.clone()).await?;
         let lifecycle = Lifecycle::new();
         tracing::info!(admin = %format_args!("http://{}", admin.local_addr()?), "status, metrics and overrides");
-        admin.start(overspill.clone(), lifecycle.clone())?;
+        let answering = admin.start(overspill.clone(), lifecycle.clone())?;
         if let Inner::Site(_) = inner {
             weigh(&settings.primary.site.clone().unwrap_or_else(|| app::DEFAULT_SITE.into()), overspill.clone());
         }
@@ -62,6 +62,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
             });
         };
         app::serve(serving, stop).await;
+        answering.end().await;
         tracing::info!("stopped");
         Ok(())
     })

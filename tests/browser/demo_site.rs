@@ -5,7 +5,9 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::support::{config::Config, process::Nginx, program::Program, webdriver::Browser};
+use crate::support::{
+    config::Config, process::Nginx, program::Program, wait::until, webdriver::Browser,
+};
 
 const PAGES: [&str; 6] = [
     "/",
@@ -92,7 +94,12 @@ async fn a_browser_gets_every_object_from_the_offload_server_and_has_no_complain
     // What a stylesheet of another origin fetches is kept from the page. But it was fetched there …
     for object in [".woff2", "sea-foot.webp", ".mp4"] {
         let served = |line: &str| line.contains(object) && line.contains("\" 20");
-        assert!(nginx.log().lines().any(served), "{object}: {}", nginx.log());
+        // A film that was broken off is in the log when nginx has noticed.
+        until(
+            format_args!("{object} is in the log: {}", nginx.log()),
+            async || nginx.log().lines().any(served).then_some(()),
+        )
+        .await;
     }
     // … and the primary gave nothing but pages.
     let requests = program.status().await["requests"].take();

@@ -86,6 +86,15 @@ impl Site {
         }
         fetched
     }
+
+    /// Waits until so many objects came from the primary: what is shown already may not be in its log yet.
+    async fn until_fetched(&self, objects: usize) {
+        until(
+            format_args!("{objects} objects came from the primary"),
+            async || (self.fetched().len() >= objects).then_some(()),
+        )
+        .await;
+    }
 }
 
 /// A site whose servers are of no use.
@@ -223,10 +232,8 @@ async fn mends_everything(broken: &[Broken]) {
     // With a server that hangs, the page is not loaded before it is mended.
     browser.open(&url).await;
     let seen = until_seen(&browser, &everything()).await;
-    until("backgrounds and posters", async || {
-        (site.fetched().len() >= MENDED.len()).then_some(())
-    })
-    .await;
+    // Backgrounds and posters, too.
+    site.until_fetched(MENDED.len()).await;
     // All scripts, and those of a kind in their order.
     let scripts: Vec<_> = browser.run(LOOK).await["scripts"]
         .as_array()
@@ -251,11 +258,9 @@ async fn mends_everything(broken: &[Broken]) {
     let mut scrolled = everything();
     scrolled["pictures"][9] = 17.into();
     until_seen(&browser, &scrolled).await;
-    assert_eq!(
-        site.fetched(),
-        once(&[&MENDED[..], &["/o/17.svg"]].concat()),
-        "{broken:?}"
-    );
+    let mended = [&MENDED[..], &["/o/17.svg"]].concat();
+    site.until_fetched(mended.len()).await;
+    assert_eq!(site.fetched(), once(&mended), "{broken:?}");
     browser.quit().await;
 }
 
@@ -337,6 +342,7 @@ async fn keeps_the_order(broken: &[Broken]) {
         .run("return [document.querySelectorAll('i').length, document.title, notes.length];")
         .await;
     assert_eq!(whole, json!([1, "In order", 3]), "{broken:?}");
+    site.until_fetched(7).await;
     let names = [
         "1.svg",
         "a.js",
@@ -373,6 +379,7 @@ async fn scripts_in_the_head_are_mended_behind_a_policy_that_allows_own_scripts_
     scripts.retain(|name| name != "lazy");
     assert_eq!(scripts, ["a", "b"], "{seen}");
     until_looks(&browser, 2).await;
+    site.until_fetched(5).await;
     assert_eq!(site.fetched().values().sum::<usize>(), 5);
     let console = browser.console().await;
     let policies = |entry: &&Value| {
@@ -409,6 +416,7 @@ async fn stops_at_forty(broken: &[Broken]) {
         .run("return [notes.length, new Set(notes).size];")
         .await;
     assert_eq!(told, json!([60, 60]), "{broken:?}");
+    site.until_fetched(40).await;
     let fetched = site.fetched();
     assert_eq!(fetched.len(), 40, "{broken:?}: {fetched:?}");
     assert!(fetched.values().all(|times| *times == 1), "{fetched:?}");

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -11,7 +11,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::process::{Running, program, start};
+use super::{
+    address::own_address,
+    process::{Running, program, start},
+};
 
 /// What the files say where everyone has something of their own.
 const TOKEN: &str = "a long secret";
@@ -95,32 +98,25 @@ impl Cache {
         })
     }
 
-    /// Starts what `command` makes for a free address and a folder, and waits until it listens.
+    /// Starts what `command` makes for an address of its own and a folder, and waits until it listens.
     pub(crate) fn start(command: impl Fn(SocketAddr, &Path) -> Command) -> Self {
-        // A port that is free now may be taken a moment later, by a test beside this one.
-        for _ in 0..5 {
-            let folder = tempfile::tempdir().unwrap();
-            let address = TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap();
-            let mut command = command(address, folder.path());
-            command.stdout(Stdio::null()).stderr(Stdio::piped());
-            let (mut running, said) = start(&mut command, |child| child.stderr.take());
-            while !running.has_ended() {
-                if TcpStream::connect(address).is_ok() {
-                    return Self {
-                        address,
-                        _running: running,
-                        _folder: folder,
-                    };
-                }
-                thread::sleep(Duration::from_millis(10));
+        let folder = tempfile::tempdir().unwrap();
+        let address = own_address();
+        let mut command = command(address, folder.path());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let (mut running, said) = start(&mut command, |child| child.stderr.take());
+        while TcpStream::connect(address).is_err() {
+            if running.has_ended() {
+                let said: Vec<_> = said.iter().collect();
+                panic!("{command:?} ended:\n{}", said.join("\n"));
             }
-            println!("{command:?} ended:");
-            said.try_iter().for_each(|line| println!("  {line}"));
+            thread::sleep(Duration::from_millis(10));
         }
-        panic!("no port was free, or the program refuses its configuration");
+        Self {
+            address,
+            _running: running,
+            _folder: folder,
+        }
     }
 
     /// What its links begin with.

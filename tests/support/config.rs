@@ -6,11 +6,13 @@ use std::{collections::BTreeMap, fmt};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Config(BTreeMap<String, String>);
 
-/// Free ports, a quick look at the load, and no signal: a test turns on the one that it is about.
+/// Free ports, a quick look at the load, and no signal: a test turns on the one that it is about. Nor does an edge lose
+/// patience with what a test makes wait.
 const QUIET: &str = r#"
     primary.listen = "127.0.0.1:0"
     admin.listen = "127.0.0.1:0"
     edge.listen = "127.0.0.1:0"
+    edge.patience = "1h"
     load.interval = "50ms"
     load.smoothing = "200ms"
     load.cpu.enabled = false

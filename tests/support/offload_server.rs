@@ -77,12 +77,13 @@ impl OffloadServer {
         format!("http://{}", self.address)
     }
 
-    /// Its entry in `offload.servers`, with `more` keys, each followed by a comma.
+    /// Its entry in `offload.servers`, with `more` keys, each followed by a comma. What it reports holds for two and a half
+    /// seconds: a machine that stands still for a while must not make it stale.
     pub(crate) fn entry(&self, name: &str, more: &str) -> String {
         let url = self.url();
         format!(
             "{{ name = \"{name}\", url = \"{url}\", cors = true, {more} \
-             report = {{ kind = \"orca\", url = \"{url}/.overspill/load\", every = \"100ms\" }}, \
+             report = {{ kind = \"orca\", url = \"{url}/.overspill/load\", every = \"500ms\" }}, \
              health = {{ path = \"/.overspill/health\", every = \"100ms\" }} }}"
         )
     }

@@ -11,8 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a program may take until it does what it was started for, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::wait::PATIENCE;
 
 /// A program that is ended, by its process alone, when this is dropped.
 #[derive(Debug)]
@@ -114,7 +113,9 @@ impl Nginx {
         let mut command = Command::new(program("nginx"));
         command.arg("-p").arg(folder.path()).arg("-c").arg(&file);
         let (mut running, _) = start(command.stderr(Stdio::piped()), |child| child.stderr.take());
-        running.listens(address).then(|| Self {
+        // Only then the port is its own: until it gives up, another may answer there.
+        let has_it = || folder.path().join("nginx.pid").exists();
+        running.listens(address, has_it).then(|| Self {
             url: format!("http://{address}"),
             _running: running,
             folder,
@@ -128,13 +129,13 @@ fn free_address() -> SocketAddr {
 }
 
 impl Running {
-    /// Waits until it takes connections; false where it ended instead.
-    fn listens(&mut self, address: SocketAddr) -> bool {
+    /// Waits until it has the port and takes connections; false where it ended instead.
+    fn listens(&mut self, address: SocketAddr, has_it: impl Fn() -> bool) -> bool {
         loop {
             if self.0.try_wait().unwrap().is_some() {
                 return false;
             }
-            if TcpStream::connect(address).is_ok() {
+            if has_it() && TcpStream::connect(address).is_ok() {
                 return true;
             }
             thread::sleep(Duration::from_millis(10));

@@ -4,24 +4,33 @@
 //! `in_flight`, exactly, and for as long as it likes.
 
 use std::{
+    convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    routing::get,
+};
+use futures_util::stream;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
+    time::timeout,
 };
 
 use super::{
     client::{self, drain},
     program::Program,
+    raw::parse,
     wait::until,
 };
 
@@ -56,9 +65,11 @@ impl Upstream {
             async move || {
                 let mut released = released.subscribe();
                 waiting.fetch_add(1, Ordering::SeqCst);
-                released.changed().await.unwrap();
-                waiting.fetch_sub(1, Ordering::SeqCst);
-                "held"
+                let until_released = async move {
+                    released.changed().await.unwrap();
+                    waiting.fetch_sub(1, Ordering::SeqCst);
+                };
+                drips(b" ", until_released, "held")
             }
         };
         let app = app.route(HOLD, get(hold));
@@ -98,12 +109,31 @@ impl Upstream {
         for mut stream in held.0.drain(..) {
             let (answer, _) = drain(&mut stream).await;
             assert!(
-                answer.ends_with(b"held"),
+                parse(&answer, false).body.ends_with(b"held"),
                 "{}",
                 String::from_utf8_lossy(&answer)
             );
         }
     }
+}
+
+/// A body that is `drip` now and then, and `end` once `released` is ready: who stands in front gives up what stands still
+/// for a minute.
+pub(crate) fn drips(
+    drip: &'static [u8],
+    released: impl Future<Output = ()> + Send + 'static,
+    end: impl Into<Bytes>,
+) -> Body {
+    let end = end.into();
+    let state = Some((Box::pin(released), end));
+    Body::from_stream(stream::unfold(state, move |state| async move {
+        let (mut released, end) = state?;
+        let next = match timeout(Duration::from_secs(5), released.as_mut()).await {
+            Ok(()) => (end, None),
+            Err(_) => (Bytes::from_static(drip), Some((released, end))),
+        };
+        Some((Ok::<_, Infallible>(next.0), next.1))
+    }))
 }
 
 impl Held {

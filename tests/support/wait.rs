@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-/// Long enough for a machine that does much else. Whoever waits this long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for a machine that does much else, or stands still. Whoever waits this long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks again and again until there is something.
 ///

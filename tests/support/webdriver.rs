@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     process::{Running, start, wait_for},
+    wait::PATIENCE,
     web::Client,
 };
 
@@ -78,6 +79,8 @@ impl Browser {
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
             "pageLoadStrategy": strategy,
+            // In milliseconds.
+            "timeouts": { "script": PATIENCE.as_millis() as u64 },
             "goog:chromeOptions": { "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
