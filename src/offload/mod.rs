@@ -39,7 +39,6 @@ mod stay;
 mod streaming;
 mod weights;
 
-pub(crate) use self::client::key as client_key;
 #[cfg(feature = "server")]
 pub(crate) use self::riding::sign as sign_report;
 pub use self::{

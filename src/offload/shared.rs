@@ -16,12 +16,14 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     ahead::{self, Ahead},
+    client,
     connections::Connections,
     control::{Control, Input, Override},
     counters::Counters,
-    decide::Admit,
+    decide::{Admit, Decision, decide},
     hot::Hot,
     pages::Pages,
+    request::Kind,
     settings::{Mode, OffloadSettings},
     snapshot::Snapshot,
     weights::Weights,
@@ -32,7 +34,7 @@ use crate::{
     rewrite::{Plan, Private},
     seldom::Seldom,
     servers::{
-        AssignedRate, Servers,
+        AssignedRate, Client, Servers,
         discovery::{Found, SourceStatus},
     },
 };
@@ -256,6 +258,28 @@ impl Shared {
             self.episodes.notify_one();
         }
         self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// What would happen with a request of `kind` from who is known by his address alone and shows no cookie.
+    pub(crate) fn decide_by_address(
+        &self,
+        kind: Kind,
+        address: IpAddr,
+        snapshot: &Snapshot,
+    ) -> Decision {
+        let address = Some(address.to_canonical());
+        let client = Client {
+            hash: client::key(address, None),
+            address,
+            identity: None,
+        };
+        let now = Instant::now();
+        let has_room = |server: usize| {
+            let servers = &snapshot.compiled.servers;
+            let server = servers.get(server).zip(snapshot.servers.get(server));
+            server.is_some_and(|(server, state)| server.has_room(state, now))
+        };
+        decide(kind, &client, snapshot, &*self.admit, || false, &has_room)
     }
 
     /// Whether the gate lets connections from `address` pass whatever the level: a trusted proxy's, an
