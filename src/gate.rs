@@ -1,9 +1,10 @@
 //! The gate: a listener that can close connections unanswered.
 //!
 //! At `drop`, a part of the new connections is closed right after accept, before TLS and HTTP have cost
-//! anything. Only the address is known there, so the visitor's hash is that of the address, and trusted
-//! proxies, exempt addresses and offload servers always pass. The connections that it lets in carry a switch,
-//! by which the layer ends those whose requests it drops later.
+//! anything. Only the address is known there. So the layer's own decision is asked about a visitor of that
+//! address who comes for a page, and who would be dropped there is not let in here; trusted proxies, exempt
+//! addresses and offload servers always pass. The connections that it lets in carry a switch, by which the
+//! layer ends those whose requests it drops later.
 
 use std::{
     io,
@@ -18,39 +19,73 @@ use axum::serve::{Listener, ListenerExt, TapIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
-    offload::{Connection, DropMethod, Mode, Outcome, Shared, Snapshot, client_key},
-    servers::hash,
+    guard::Acceptor,
+    offload::{Connection, Decision, DropMethod, Kind, Mode, Outcome, Shared, Snapshot},
 };
 
 /// What [`gate`] returns: a listener for `axum::serve`, with connect info.
 pub type GateListener = TapIo<Gate, fn(&mut GateStream)>;
 
-/// With `drop.method = "stall"` accepting pauses for the dropped part of every such period.
+/// With `drop.method = "stall"` nothing is accepted for the dropped part of every such period.
 const STALL_PERIOD: Duration = Duration::from_millis(200);
+
+/// What a connection is taken to come for: a page, of which more are let in than of anything else.
+const PAGE: Kind = Kind {
+    begins: true,
+    may_be_page: true,
+    wants_page: true,
+    redirect: false,
+};
 
 /// Puts a gate before `listener`. Each connection sends without delay (`TCP_NODELAY`), since answers are
 /// written whole.
 pub fn gate(listener: TcpListener, shared: Arc<Shared>) -> GateListener {
-    let no_delay: fn(&mut GateStream) = |stream| {
-        // One that is gone already will say so when it is read.
-        let _ = stream.io.set_nodelay(true);
-    };
-    Gate { listener, shared }.tap_io(no_delay)
+    // Of listeners that are not its own, axum hands on the addresses of this one's clients alone.
+    Gate::new(listener, shared).tap_io(|_| {})
 }
 
-/// A listener that closes connections at level `drop`.
+/// A listener that closes connections at level `drop`. Where accepting fails (too many open files) it goes on
+/// a moment later.
 #[derive(Debug)]
 pub struct Gate {
     listener: TcpListener,
     shared: Arc<Shared>,
+    acceptor: Acceptor,
+    /// Where the first stall period began.
+    begun: Instant,
 }
 
 // === impl Gate ===
 
 impl Gate {
+    /// Before `listener`.
+    #[must_use]
+    pub fn new(listener: TcpListener, shared: Arc<Shared>) -> Self {
+        Self {
+            listener,
+            shared,
+            acceptor: Acceptor::default(),
+            begun: Instant::now(),
+        }
+    }
+
+    /// Who ends connections where there are no more files.
+    #[cfg(feature = "server")]
+    pub(crate) fn relieved_by(&mut self, relief: Arc<dyn crate::guard::Relief>) {
+        self.acceptor.relieved_by(relief);
+    }
+
+    /// Whether nothing is refused to connections from `peer`: a trusted proxy's, an exempt one's, an offload server's.
+    #[cfg(feature = "server")]
+    pub(crate) fn exempts(&self, peer: SocketAddr) -> bool {
+        self.shared
+            .gate_exempts(&self.shared.snapshot(), peer.ip().to_canonical())
+    }
+
     /// Whether a connection from `peer` is let in.
     fn lets_in(&self, peer: SocketAddr, snapshot: &Snapshot) -> bool {
         let dropped = snapshot.turned.dropped.get();
@@ -58,28 +93,35 @@ impl Gate {
             return true;
         }
         let address = peer.ip().to_canonical();
-        let key = client_key(Some(address), None);
-        hash::fraction(key, snapshot.epoch) >= dropped
-            || self.shared.gate_exempts(snapshot, address)
-            || self.shared.admitted.holds(key, snapshot.unix_seconds())
+        let decision = self.shared.decide_by_address(PAGE, address, snapshot);
+        decision != Decision::Drop || self.shared.gate_exempts(snapshot, address)
     }
 
-    /// Waits as long as nothing is to be accepted. What waits in the kernel's queue costs nothing here.
-    async fn stall(&self) {
+    /// Whether nothing is accepted now, and when that changes; [`None`]: all are accepted.
+    fn stalls(&self, now: Instant) -> Option<(bool, Instant)> {
+        let snapshot = self.shared.snapshot();
+        let dropped = snapshot.turned.dropped.get();
+        let stalls = snapshot.compiled.drop_method() == DropMethod::Stall
+            && snapshot.compiled.mode() == Mode::Enforce
+            && dropped > 0.0;
+        stalls.then(|| {
+            let (stalls, left) = stalled(dropped, now - self.begun);
+            (stalls, now + left)
+        })
+    }
+
+    /// The next connection that is not left in the kernel's queue.
+    async fn take(&mut self) -> (TcpStream, SocketAddr) {
         loop {
-            let pause = {
-                let snapshot = self.shared.snapshot();
-                let stalls = snapshot.compiled.drop_method() == DropMethod::Stall
-                    && snapshot.compiled.mode() == Mode::Enforce;
-                let dropped = snapshot.turned.dropped.get();
-                if !stalls || dropped == 0.0 {
-                    return;
-                }
-                (STALL_PERIOD.mul_f64(dropped), dropped >= 1.0)
-            };
-            tokio::time::sleep(pause.0).await;
-            if !pause.1 {
-                return;
+            let stalls = self.stalls(Instant::now());
+            let accepting = self.acceptor.accept(&self.listener);
+            match stalls {
+                None => return accepting.await,
+                Some((true, until)) => sleep_until(until).await,
+                Some((false, until)) => tokio::select! {
+                    accepted = accepting => return accepted,
+                    () = sleep_until(until) => {}
+                },
             }
         }
     }
@@ -91,12 +133,12 @@ impl Listener for Gate {
 
     async fn accept(&mut self) -> (GateStream, SocketAddr) {
         loop {
-            self.stall().await;
-            // axum's own listener: it waits and goes on where accept fails (EMFILE).
-            let (mut io, peer) = Listener::accept(&mut self.listener).await;
+            let (mut io, peer) = self.take().await;
             let snapshot = self.shared.snapshot();
             let method = snapshot.compiled.drop_method();
             if method == DropMethod::Stall || self.lets_in(peer, &snapshot) {
+                // One that is gone already will say so when it is read.
+                let _ = io.set_nodelay(true);
                 let connection = self.shared.connections.open(peer);
                 return (
                     GateStream {
@@ -114,6 +156,20 @@ impl Listener for Gate {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// Whether nothing is accepted at a moment, and for how long that goes on. What waits in the kernel's queue costs nothing
+/// here.
+fn stalled(dropped: f64, at: Duration) -> (bool, Duration) {
+    let into = Duration::from_secs_f64(at.as_secs_f64() % STALL_PERIOD.as_secs_f64());
+    let closed = STALL_PERIOD.mul_f64(dropped.min(1.0));
+    // What is rounded away must not be waited for in a circle.
+    let left = |end: Duration| end.saturating_sub(into).max(Duration::from_millis(1));
+    if into < closed {
+        (true, left(closed))
+    } else {
+        (false, left(STALL_PERIOD))
     }
 }
 
@@ -161,6 +217,21 @@ impl GateStream {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "server")]
+impl GateStream {
+    /// Ends it without a byte, as at `drop`.
+    pub(crate) fn refuse(mut self) {
+        close(&mut self.io, self.method);
+    }
+}
+
+#[cfg(feature = "server")]
+impl crate::guard::Breaks for GateStream {
+    fn break_off(&self) {
+        self.io.break_off();
     }
 }
 
@@ -224,5 +295,24 @@ impl AsyncWrite for GateStream {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_accepted_for_the_dropped_part_of_the_time() {
+        for dropped in [0.25, 0.5, 0.9, 1.0] {
+            let (mut at, mut closed) = (Duration::ZERO, Duration::ZERO);
+            while at < Duration::from_secs(60) {
+                let (stalls, left) = stalled(dropped, at);
+                at += left;
+                closed += if stalls { left } else { Duration::ZERO };
+            }
+            let part = closed.as_secs_f64() / at.as_secs_f64();
+            assert!((part - dropped).abs() < 0.02, "{part} for {dropped}");
+        }
     }
 }

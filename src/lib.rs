@@ -53,6 +53,7 @@ pub mod edge;
 #[cfg(feature = "server")]
 pub mod front;
 pub mod gate;
+pub mod guard;
 pub mod level;
 pub mod load;
 pub mod offload;

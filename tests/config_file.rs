@@ -9,6 +9,7 @@ use overspill::{
     Settings,
     admin::AdminSettings,
     edge::{EdgeSettings, EdgeSite},
+    guard::LimitSettings,
     level::Share,
     load::{self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings},
     offload::{
@@ -75,6 +76,19 @@ fn keys_of_text(text: &str) -> BTreeSet<String> {
     keys(&toml::from_str::<Value>(text).unwrap())
 }
 
+fn limits() -> LimitSettings {
+    LimitSettings {
+        connections: 1,
+        connections_per_address: 1,
+        head_time: Duration::from_secs(1),
+        head_size: ByteSize::new(1),
+        idle: Duration::from_secs(1),
+        slow_time: Duration::from_secs(1),
+        slow_bytes: ByteSize::new(1),
+        streams: 1,
+    }
+}
+
 /// Settings in which nothing is left out: every struct is written with all of its fields, so that a new
 /// field does not compile until it is here.
 fn complete() -> Settings {
@@ -88,6 +102,7 @@ fn complete() -> Settings {
             upstream: Some("http://127.0.0.1:3000".into()),
             hosts: vec!["a.example".into()],
             trusted_proxies: vec!["10.0.0.0/8".into()],
+            limits: limits(),
         },
         load: load::Settings {
             interval: Duration::from_secs(1),
@@ -212,6 +227,7 @@ fn complete() -> Settings {
             stale_while_revalidate: Duration::from_secs(1),
             stale_if_error: Duration::from_secs(1),
             patience: Duration::from_secs(1),
+            limits: limits(),
             sites: vec![EdgeSite {
                 host: Some("a.example".into()),
                 prefix: Some("/a".into()),

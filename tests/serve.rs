@@ -583,7 +583,7 @@ async fn who_says_nothing_is_shown_out_and_who_asked_may_stay() {
     let mut serving = overspill::app::Serving::new(&settings, inner, overspill)
         .await
         .unwrap();
-    serving.patience = std::time::Duration::from_secs(3);
+    serving.limits.head_time = std::time::Duration::from_secs(3);
     let address = axum::serve::Listener::local_addr(&serving.listener).unwrap();
     tokio::spawn(overspill::app::serve(serving, std::future::pending()));
 

@@ -6,31 +6,25 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{body::Body, extract::ConnectInfo, serve::Listener};
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
+use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
     config::Settings,
     front::{FrontLayer, Rules},
-    gate::GateListener,
-    offload::{BoxError, PrimarySettings},
+    gate::Gate,
+    guard::{LimitSettings, Noted, NotedIo, Room, Served, Stop, attend, builder},
+    offload::{BoxError, Dropped, Outcome, PrimarySettings},
     problem::Problem,
     servers::{absolute_url, networks},
     site::{Site, SiteFuture},
@@ -131,31 +125,52 @@ struct FromPeer<S> {
     inner: S,
     peer: SocketAddr,
     trusted: bool,
-    /// Whether a request has come.
-    begun: Arc<AtomicBool>,
 }
 
-impl<S> Service<Request<Incoming>> for FromPeer<S>
+impl<S> Service<Request<Body>> for FromPeer<S>
 where
-    S: Service<Request<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+    type Response = Response<Body>;
+    type Error = Dropped;
+    type Future = FromPeerFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Dropped>> {
+        self.inner.poll_ready(cx).map_err(|never| match never {})
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> S::Future {
-        self.begun.store(true, Ordering::Relaxed);
-        let mut request = request.map(Body::new);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.peer));
         if self.trusted {
             extensions.insert(TrustedForwarding);
         }
-        self.inner.call(request)
+        FromPeerFuture {
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+pin_project! {
+    struct FromPeerFuture<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F> Future for FromPeerFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = Result<Response<Body>, Dropped>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(answer) = ready!(self.project().inner.poll(cx));
+        // Over HTTP/2 the head would go out before the body is asked for.
+        match answer.extensions().get::<Dropped>() {
+            Some(dropped) => Poll::Ready(Err(*dropped)),
+            None => Poll::Ready(Ok(answer)),
+        }
     }
 }
 
@@ -163,7 +178,7 @@ where
 #[derive(Debug)]
 pub struct Serving {
     /// Where connections come from.
-    pub listener: GateListener,
+    pub listener: Gate,
     /// What answers.
     pub inner: Inner,
     /// Around what answers.
@@ -172,9 +187,8 @@ pub struct Serving {
     pub trusted_proxies: Vec<IpNet>,
     /// How long requests under way may take to finish after the stop. Default: 30 s.
     pub drain: Duration,
-    /// How long the head of a request may take, and the first request of a connection; after as long without
-    /// a frame an HTTP/2 client is asked whether it is still there. Default: 30 s.
-    pub patience: Duration,
+    /// What clients may hold on to. Default: `primary.limits`.
+    pub limits: LimitSettings,
 }
 
 impl Serving {
@@ -196,73 +210,67 @@ impl Serving {
                 error,
             })?;
         Ok(Self {
-            listener: overspill.gate(listener),
+            listener: Gate::new(listener, overspill.shared().clone()),
             inner,
             // The configuration was checked: there is nothing left to tell.
             trusted_proxies: networks(&settings.primary.trusted_proxies, "", &mut Vec::new()),
             overspill,
             drain: Duration::from_secs(30),
-            patience: Duration::from_secs(30),
+            limits: settings.primary.limits,
         })
     }
 }
 
 /// Serves until `stop` is ready, and then what is under way for the drain time at most.
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
-    let (rules, patience) = (serving.inner.rules(), serving.patience);
+    let (rules, limits) = (serving.inner.rules(), serving.limits);
     // What is malformed is refused before anything is decided about it.
     let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(serving.inner));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(patience);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(patience);
-    let graceful = GracefulShutdown::new();
+    let builder = builder(&limits);
+    let room = Room::new(&limits, "primary.limits");
+    serving.listener.relieved_by(room.clone());
+    let (stopping, told) = Stop::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let (io, peer) = tokio::select! {
             accepted = serving.listener.accept() => accepted,
             () = &mut stop => break,
         };
+        // Behind a proxy that is known everyone comes from its address.
+        let counted = (!serving.listener.exempts(peer)).then(|| peer.ip());
+        let Some(place) = room.enter(counted) else {
+            serving.overspill.shared().counters.count(Outcome::Dropped);
+            io.refuse();
+            continue;
+        };
         let address = peer.ip().to_canonical();
         let service = FromPeer {
             inner: service.clone(),
             peer,
-            begun: Arc::default(),
             trusted: serving
                 .trusted_proxies
                 .iter()
                 .any(|network| network.contains(&address)),
         };
-        let begun = service.begun.clone();
-        let connection =
-            builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
-        let connection = graceful.watch(connection.into_owned());
+        let service = TowerToHyperService::new(Noted::new(service, place.doing.clone()));
+        let io = NotedIo::new(io, place.doing.clone());
+        let connection = builder.serve_connection(io, service).into_owned();
+        let told = told.clone();
         tokio::spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = &mut connection => ended,
-                () = tokio::time::sleep(patience) => {
-                    if !begun.load(Ordering::Relaxed) {
-                        // hyper's own limit begins with the first byte: who says nothing is shown out here.
-                        return;
-                    }
-                    connection.await
-                }
-            };
             // A connection that breaks concerns nobody but its client, who knows.
-            if let Err(error) = ended {
-                tracing::debug!(%peer, error, "connection ended");
+            match attend(connection, &place.doing, &limits, told).await {
+                Served::Ended(Ok(())) => {}
+                Served::Ended(Err(error)) => tracing::debug!(%peer, error, "connection ended"),
+                Served::ShownOut(why) => tracing::debug!(%peer, ?why, "shown out"),
             }
         });
+        room.settle().await;
     }
     // Nobody new: the queue in the kernel goes with the listener.
     drop(serving.listener);
-    if tokio::time::timeout(serving.drain, graceful.shutdown())
+    drop(told);
+    stopping.send_replace(());
+    if tokio::time::timeout(serving.drain, stopping.closed())
         .await
         .is_err()
     {

@@ -36,6 +36,8 @@ pub struct Status {
     pub hold_left: f64,
     /// What the primary is promised to send, in bytes a second.
     pub assigned: f64,
+    /// Open connections, where they come through the gate.
+    pub connections: usize,
     /// Requests in flight.
     pub in_flight: u64,
     /// Bytes of responses since start.
@@ -157,6 +159,7 @@ impl Status {
             dropped: snapshot.turned.dropped.get(),
             hold_left: snapshot.hold_left.as_secs_f64(),
             assigned: snapshot.primary_assigned,
+            connections: shared.connections.count(),
             in_flight: shared.in_flight.count(),
             bytes_sent: shared.bytes_sent.total(),
             signals: snapshot.readings.iter().map(SignalStatus::of).collect(),

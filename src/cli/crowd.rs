@@ -8,9 +8,10 @@ use std::{
 use tokio::time::Instant;
 use url::Url;
 
-use super::{CrowdArguments, files::allow_many_connections};
+use super::CrowdArguments;
 use crate::{
     crowd::{Crowd, Reach, Settings, Tally},
+    guard::allow_many_connections,
     units::duration,
 };
 

@@ -6,6 +6,7 @@ use crate::{
     app::ServeError,
     config::ConfigError,
     edge::{self, Edge},
+    guard::allow_many_connections,
 };
 
 type BoxError = Box<dyn std::error::Error>;
@@ -25,6 +26,7 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
         let file = arguments.config.config.clone();
         return Err(ConfigError { file, problems }.into());
     }
+    allow_many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

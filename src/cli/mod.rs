@@ -5,7 +5,6 @@ mod crowd;
 mod demo;
 mod edge;
 mod explain;
-mod files;
 mod log;
 mod serve;
 

@@ -6,6 +6,7 @@ use super::{ServeArguments, check::checked};
 use crate::{
     admin::{Admin, Lifecycle},
     app::{self, Inner, Overspill, Serving},
+    guard::allow_many_connections,
     site::Site,
 };
 
@@ -29,6 +30,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
             settings.primary.listen = listen;
         }
     })?;
+    allow_many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -205,6 +205,7 @@ impl Settings {
 
     fn check_into(&self, problems: &mut Vec<Problem>) {
         check::load(&self.load, problems);
+        self.primary.limits.check("primary.limits", problems);
         self.admin.check(problems);
         #[cfg(feature = "server")]
         self.edge.check(problems);

@@ -22,9 +22,11 @@ use super::{
     headers::{Came, DRESS, dress},
     object::Object,
     policy::millis,
-    serve::Answering,
 };
-use crate::load::{BytesSent, InFlightGuard};
+use crate::{
+    guard::Answering,
+    load::{BytesSent, InFlightGuard},
+};
 
 /// What is given at a time over HTTP/2, which takes all that it is given before the client has room for it.
 const PIECE: usize = 64 * 1024;

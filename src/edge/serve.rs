@@ -2,143 +2,24 @@
 
 use std::{
     convert::Infallible,
-    io,
+    net::{Ipv4Addr, Ipv6Addr},
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::serve::Listener;
 use http::{Request, Version};
-use hyper::{
-    body::Incoming,
-    rt::{Read, ReadBufCursor, Write},
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::timeout,
-};
+use hyper::body::Incoming;
+use hyper_util::service::TowerToHyperService;
+use tokio::{net::TcpListener, time::timeout};
 use tower_service::Service;
 
 use super::{Edge, EdgeFuture};
+use crate::guard::{Acceptor, Answering, Doing, NotedIo, Room, Served, Stop, attend, builder};
 
 /// How long requests under way may take to finish after the stop.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How long a connection may bring no request while none is being answered: a head takes no longer either. And how long
-/// an HTTP/2 client may be silent until it is asked whether it is still there.
-///
-/// hyper has a limit for heads, which sets up a timer for every request, and none for who says nothing at all.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// So many bytes at least have to go out to a client within [`PATIENCE`] while some wait for it: 341 a second. Who takes
-/// less keeps in memory what it was given, and others waiting who share a pull with it.
-const LEAST: u64 = 10 * 1024;
-/// The same for HTTP/2, where a client's windows hold answers back and no write ever waits: more than what a PING and its
-/// like are.
-const LEAST_HTTP2: u64 = 128;
-
-/// What a connection is doing. Written by its service and its stream, read by [`unless_idle`].
-#[derive(Debug, Default)]
-struct Doing {
-    /// Requests so far.
-    asked: AtomicU64,
-    /// Something waits until the client reads.
-    writing: AtomicBool,
-    /// Bytes so far.
-    written: AtomicU64,
-    /// HTTP/2 has its own way to find out who is there.
-    is_http2: AtomicBool,
-    /// Answers that are under way.
-    answering: AtomicUsize,
-    /// Of those, the ones that wait for the primary.
-    starving: AtomicUsize,
-}
-
-/// An answer that is under way, until its body has gone.
-#[derive(Debug)]
-pub(super) struct Answering {
-    doing: Arc<Doing>,
-    starves: bool,
-}
-
-// === impl Answering ===
-
-impl Answering {
-    fn new(doing: Arc<Doing>) -> Self {
-        doing.answering.fetch_add(1, Relaxed);
-        doing.starving.fetch_add(1, Relaxed);
-        Self {
-            doing,
-            starves: true,
-        }
-    }
-
-    pub(super) fn is_http2(&self) -> bool {
-        self.doing.is_http2.load(Relaxed)
-    }
-
-    /// Whether it waits for the primary: if not, it waits for the client.
-    pub(super) fn starves(&mut self, starves: bool) {
-        if starves != self.starves {
-            self.starves = starves;
-            if starves {
-                self.doing.starving.fetch_add(1, Relaxed);
-            } else {
-                self.doing.starving.fetch_sub(1, Relaxed);
-            }
-        }
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.starves(false);
-        self.doing.answering.fetch_sub(1, Relaxed);
-    }
-}
-
-// === impl Doing ===
-
-impl Doing {
-    fn asked(&self) -> u64 {
-        self.asked.load(Relaxed)
-    }
-
-    fn written(&self) -> u64 {
-        self.written.load(Relaxed)
-    }
-
-    fn is_answering(&self) -> bool {
-        self.answering.load(Relaxed) > 0
-    }
-
-    fn is_idle_since(&self, asked: u64) -> bool {
-        self.asked() == asked
-            && !self.is_answering()
-            && !self.writing.load(Relaxed)
-            && !self.is_http2.load(Relaxed)
-    }
-
-    /// Whether the client has hardly taken anything of what there is for it.
-    fn is_stuck_since(&self, asked: u64, written: u64) -> bool {
-        let taken = self.written() - written;
-        if self.is_http2.load(Relaxed) {
-            let answering = self.answering.load(Relaxed);
-            self.asked() == asked && answering > self.starving.load(Relaxed) && taken < LEAST_HTTP2
-        } else {
-            self.writing.load(Relaxed) && taken < LEAST
-        }
-    }
-}
-
 /// The edge, for one connection.
 #[derive(Clone)]
 struct Noted {
@@ -156,13 +37,10 @@ impl Service<Request<Incoming>> for Noted {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> NotedFuture {
-        self.doing.asked.fetch_add(1, Relaxed);
-        if request.version() == Version::HTTP_2 {
-            self.doing.is_http2.store(true, Relaxed);
-        }
+        let answering = self.doing.begin(request.version() == Version::HTTP_2);
         NotedFuture {
             answer: self.edge.call(request),
-            answering: Some(Answering::new(self.doing.clone())),
+            answering: Some(answering),
         }
     }
 }
@@ -185,119 +63,49 @@ impl Future for NotedFuture {
     }
 }
 
-/// The connection's stream.
-struct NotedIo {
-    io: TokioIo<TcpStream>,
-    doing: Arc<Doing>,
-}
-
-// === impl NotedIo ===
-
-impl NotedIo {
-    fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.doing.writing.store(polled.is_pending(), Relaxed);
-        if let Poll::Ready(Ok(written)) = polled {
-            self.doing.written.fetch_add(written as u64, Relaxed);
-        }
-        polled
-    }
-}
-
-impl Read for NotedIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl Write for NotedIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.note(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.note(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-/// The end of a connection; [`None`]: it has done nothing for too long, or does not take what it has asked for.
-async fn unless_idle<C: Future>(connection: C, doing: &Doing) -> Option<C::Output> {
-    let mut connection = pin!(connection);
-    loop {
-        let (asked, written) = (doing.asked(), doing.written());
-        match timeout(PATIENCE, connection.as_mut()).await {
-            Ok(ended) => return Some(ended),
-            Err(_) if doing.is_idle_since(asked) || doing.is_stuck_since(asked, written) => {
-                return None;
-            }
-            Err(_) => {}
-        }
-    }
-}
-
 /// Serves until `stop` is ready, and then what is under way for half a minute at most.
-pub async fn serve(edge: Edge, mut listener: TcpListener, stop: impl Future<Output = ()>) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().header_read_timeout(None);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PATIENCE);
-    let graceful = GracefulShutdown::new();
+pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let limits = *edge.limits();
+    let builder = builder(&limits);
+    let room = Room::new(&limits, "edge.limits");
+    let mut acceptor = Acceptor::default();
+    acceptor.relieved_by(room.clone());
+    let (stopping, told) = Stop::new();
     let mut stop = pin!(stop);
     loop {
-        // axum's own: it waits and goes on where accept fails (EMFILE).
         let (io, peer) = tokio::select! {
-            accepted = Listener::accept(&mut listener) => accepted,
+            accepted = acceptor.accept(&listener) => accepted,
             () = &mut stop => break,
+        };
+        // A proxy on this machine (for TLS) brings everyone's.
+        let address = peer.ip().to_canonical();
+        let is_own = address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST;
+        let Some(place) = room.enter((!is_own).then_some(address)) else {
+            continue;
         };
         // One that is gone already will say so when it is read.
         let _ = io.set_nodelay(true);
-        let doing = Arc::new(Doing::default());
         let service = TowerToHyperService::new(Noted {
             edge: edge.clone(),
-            doing: doing.clone(),
+            doing: place.doing.clone(),
         });
-        let io = NotedIo {
-            io: TokioIo::new(io),
-            doing: doing.clone(),
-        };
-        let connection = builder.serve_connection(io, service);
-        let connection = graceful.watch(connection.into_owned());
+        let io = NotedIo::new(io, place.doing.clone());
+        let connection = builder.serve_connection(io, service).into_owned();
+        let told = told.clone();
         tokio::spawn(async move {
             // A connection that breaks concerns nobody but its client, who knows.
-            if let Some(Err(error)) = unless_idle(connection, &doing).await {
-                tracing::debug!(%peer, error, "connection ended");
+            match attend(connection, &place.doing, &limits, told).await {
+                Served::Ended(Ok(())) => {}
+                Served::Ended(Err(error)) => tracing::debug!(%peer, error, "connection ended"),
+                Served::ShownOut(why) => tracing::debug!(%peer, ?why, "shown out"),
             }
         });
+        room.settle().await;
     }
     drop(listener);
-    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    drop(told);
+    stopping.send_replace(());
+    if timeout(DRAIN, stopping.closed()).await.is_err() {
         tracing::warn!(
             seconds = DRAIN.as_secs(),
             "requests were still under way when the time for draining was over"
@@ -315,8 +123,13 @@ mod tests {
         time::{self, Instant},
     };
 
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
     use super::*;
     use crate::{edge::EdgeSettings, load};
+
+    /// All times of the limits.
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     async fn start(primary: SocketAddr) -> SocketAddr {
         let mut load = load::Settings::default();
@@ -402,33 +215,6 @@ mod tests {
     }
 
     const MUCH_PLEASE: &str = "GET /a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-
-    #[test]
-    fn who_reads_slowly_is_not_stuck_and_who_waits_for_the_primary_is_not() {
-        let doing = Arc::new(Doing::default());
-        assert!(!doing.is_stuck_since(0, 0), "nothing waits for it");
-        doing.writing.store(true, Relaxed);
-        doing.written.store(LEAST - 1, Relaxed);
-        assert!(doing.is_stuck_since(0, 0));
-        doing.written.store(LEAST, Relaxed);
-        assert!(!doing.is_stuck_since(0, 0));
-
-        let doing = Arc::new(Doing::default());
-        doing.is_http2.store(true, Relaxed);
-        let mut answering = Answering::new(doing.clone());
-        assert!(!doing.is_stuck_since(0, 0), "it waits for the primary");
-        answering.starves(false);
-        assert!(doing.is_stuck_since(0, 0));
-        doing.written.store(LEAST_HTTP2 - 1, Relaxed);
-        assert!(doing.is_stuck_since(0, 0), "PINGs are no progress");
-        doing.asked.store(1, Relaxed);
-        assert!(!doing.is_stuck_since(0, 0), "it has just asked");
-        doing.written.store(LEAST_HTTP2, Relaxed);
-        assert!(!doing.is_stuck_since(1, 0));
-        drop(answering);
-        assert!(!doing.is_answering());
-        assert_eq!(doing.starving.load(Relaxed), 0);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_shown_out() {

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     front::{Rules, authority, check_target, error_answer},
+    guard::LimitSettings,
     load,
     seldom::Seldom,
     upstream::UpstreamError,
@@ -102,6 +103,11 @@ impl fmt::Debug for Edge {
 // === impl Edge ===
 
 impl Edge {
+    /// What clients may hold on to.
+    pub(super) fn limits(&self) -> &LimitSettings {
+        &self.0.settings.limits
+    }
+
     /// Starts to look at the load. Must be called within a Tokio runtime; the settings were checked.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    guard::LimitSettings,
     problem::Problem,
     servers::absolute_url,
     units::{self, BitRate, ByteSize},
@@ -52,6 +53,8 @@ pub struct EdgeSettings {
     /// How long the primary may be silent. Default: 10 s.
     #[serde(with = "units::duration")]
     pub patience: Duration,
+    /// What clients may hold on to.
+    pub limits: LimitSettings,
     /// More sites on this edge: the first entry counts that fits.
     pub sites: Vec<EdgeSite>,
 }
@@ -90,6 +93,7 @@ impl Default for EdgeSettings {
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::from_secs(3600),
             patience: Duration::from_secs(10),
+            limits: LimitSettings::default(),
             sites: Vec::new(),
         }
     }
@@ -120,6 +124,7 @@ impl EdgeSettings {
 
     /// Appends what is wrong.
     pub fn check(&self, problems: &mut Vec<Problem>) {
+        self.limits.check("edge.limits", problems);
         let mut problem = |key: String, message: &dyn fmt::Display| {
             problems.push(Problem::new(key, message));
         };

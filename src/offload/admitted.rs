@@ -14,7 +14,7 @@ const SECONDS: u32 = 30;
 
 /// The addresses.
 #[derive(Debug)]
-pub(crate) struct Admitted {
+pub(super) struct Admitted {
     slots: Box<[AtomicU64]>,
 }
 
@@ -45,7 +45,7 @@ impl Admitted {
     }
 
     /// Whether one did, less than half a minute ago.
-    pub(crate) fn holds(&self, address: u64, second: u64) -> bool {
+    pub(super) fn holds(&self, address: u64, second: u64) -> bool {
         let word = self
             .slot(address)
             .map_or(0, |slot| slot.load(Ordering::Relaxed));

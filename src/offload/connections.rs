@@ -81,6 +81,15 @@ impl Connections {
         }
     }
 
+    /// How many are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let count = |shard: &Mutex<HashMap<_, _>>| {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).len()
+        };
+        self.shards.iter().map(count).sum()
+    }
+
     /// The switch of the connection from `peer`, if it came through the gate.
     #[must_use]
     pub fn switch(&self, peer: SocketAddr) -> Option<Arc<Switch>> {
@@ -122,5 +131,6 @@ mod tests {
         ));
         drop(second);
         assert!(connections.switch(peer).is_none());
+        assert_eq!(connections.count(), 0);
     }
 }

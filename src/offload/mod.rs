@@ -44,7 +44,6 @@ mod streaming;
 mod weights;
 mod work;
 
-pub(crate) use self::client::key as client_key;
 #[cfg(feature = "server")]
 pub(crate) use self::riding::sign as sign_report;
 pub use self::{

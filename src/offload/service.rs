@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::{
     ahead::Sighting,
-    body::{Account, BoxError, OffloadBody},
+    body::{Account, BoxError, Dropped, OffloadBody},
     client::{client, is_trusted, key as client_key},
     counters::Outcome,
     decide::{Decision, Turning, decide},
@@ -323,7 +323,10 @@ impl<S> Offload<S> {
             return throttled(request, account, snapshot);
         }
         let account = account.with(Outcome::Dropped);
-        ResponseFuture::ready(Response::new(OffloadBody::nothing(account)))
+        let mut response = Response::new(OffloadBody::nothing(account));
+        // For a server that can do better than to begin an answer whose body fails.
+        response.extensions_mut().insert(Dropped);
+        ResponseFuture::ready(response)
     }
 
     fn redirect<B, F, ResBody>(

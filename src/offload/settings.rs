@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    guard::LimitSettings,
     level::Share,
     servers::{
         ClientRuleSettings, Criterion, ServerSettings, SpreadBy, discovery::DiscoverySettings,
@@ -54,6 +55,8 @@ pub struct PrimarySettings {
     /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and identity header are believed.
     /// Default: none.
     pub trusted_proxies: Vec<String>,
+    /// What clients of `overspill serve` may hold on to. The layer does not read it.
+    pub limits: LimitSettings,
 }
 
 impl Default for PrimarySettings {
@@ -64,6 +67,7 @@ impl Default for PrimarySettings {
             upstream: None,
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),
+            limits: LimitSettings::default(),
         }
     }
 }

@@ -17,13 +17,15 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     admitted::Admitted,
     ahead::{self, Ahead},
+    client,
     connections::Connections,
     control::{Control, Input, Override},
     counters::Counters,
-    decide::Admit,
+    decide::{Admit, Decision, Turning, decide},
     hot::Hot,
     pages::Pages,
     promises::{Link, Promises},
+    request::Kind,
     settings::{Mode, OffloadSettings},
     snapshot::Snapshot,
     weights::Weights,
@@ -34,7 +36,7 @@ use crate::{
     rewrite::{Plan, Private},
     seldom::Seldom,
     servers::{
-        Servers,
+        Client, Servers,
         discovery::{Found, SourceStatus},
         on_the_wire,
     },
@@ -70,7 +72,7 @@ pub struct Shared {
     /// Rung by a promise that asks for an episode.
     alarm: Arc<Notify>,
     /// Addresses that a page went to just now. Written by the request path, read by the gate.
-    pub(crate) admitted: Admitted,
+    pub(super) admitted: Admitted,
     /// What happened. Written by the request path.
     pub counters: Counters,
     /// Sizes of pages and objects. Written by the request path.
@@ -296,6 +298,38 @@ impl Shared {
             self.episodes.notify_one();
         }
         self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// What would happen with a request of `kind` from who is known by his address alone. Where a page went there just
+    /// now, its objects are to be let in.
+    pub(crate) fn decide_by_address(
+        &self,
+        kind: Kind,
+        address: IpAddr,
+        snapshot: &Snapshot,
+    ) -> Decision {
+        let address = Some(address.to_canonical());
+        let client = Client {
+            hash: client::key(address, None),
+            address,
+            identity: None,
+        };
+        let now = Instant::now();
+        let has_room = |server: usize| {
+            let servers = &snapshot.compiled.servers;
+            let server = servers.get(server).zip(snapshot.servers.get(server));
+            server.is_some_and(|(server, state)| server.has_room(state, 0, now))
+        };
+        let turning = Turning::now(snapshot, self.link(snapshot, now));
+        decide(
+            kind,
+            &client,
+            snapshot,
+            turning,
+            &*self.admit,
+            || self.admitted.holds(client.hash, snapshot.unix_seconds()),
+            &has_room,
+        )
     }
 
     /// Whether the gate lets connections from `address` pass whatever the level: a trusted proxy's, an

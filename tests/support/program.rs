@@ -34,7 +34,10 @@ pub(crate) struct Program {
 
 /// The program, to be given arguments; nothing of this process's environment configures it.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_overspill"));
+    clean(Command::new(env!("CARGO_BIN_EXE_overspill")))
+}
+
+fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("OVERSPILL") || name == "RUST_LOG" {
@@ -83,11 +86,25 @@ impl Program {
         Self::start("edge", config).await
     }
 
+    /// The same as [`serve`](Self::serve) where the shell has done `first`, such as `ulimit -n 100`.
+    pub(crate) async fn serve_after(first: &str, config: &Config) -> Self {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("{first}; exec \"$0\" \"$@\"")])
+            .arg(env!("CARGO_BIN_EXE_overspill"));
+        Self::start_by(shell, "serve", config).await
+    }
+
     async fn start(command_name: &str, config: &Config) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_overspill"));
+        Self::start_by(program, command_name, config).await
+    }
+
+    async fn start_by(program: Command, command_name: &str, config: &Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("overspill.toml");
         fs::write(&path, config.to_string()).unwrap();
-        let mut child = command()
+        let mut child = clean(program)
             .args(["--log", "json", command_name, "--config"])
             .arg(&path)
             .current_dir(folder.path())

@@ -31,8 +31,8 @@ use self::{
     story::Story,
     summary::Summary,
 };
-use super::{DemoArguments, files::allow_many_connections, serve::asked_to_stop};
-use crate::{crowd::Crowd, site::Site};
+use super::{DemoArguments, serve::asked_to_stop};
+use crate::{crowd::Crowd, guard::allow_many_connections, site::Site};
 
 type BoxError = Box<dyn std::error::Error>;
 

@@ -1,0 +1,304 @@
+//! Serves one connection, until it ends or has to.
+//!
+//! One timer looks now and then at what the connection is doing. hyper has limits of its own: one for heads, which sets
+//! up a timer for every request, and none for who says nothing at all, does not read or sends a body byte by byte.
+
+use std::{pin::pin, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{Doing, LimitSettings};
+
+/// How long a connection that is told to end may take to say goodbye.
+const GRACE: Duration = Duration::from_secs(1);
+/// Over HTTP/2, more than what PINGs and their like are: a client whose windows are shut still answers those.
+const LEAST_HTTP2: u64 = 128;
+
+/// Why a connection was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The head of its request did not come.
+    Head,
+    /// It was kept for long enough.
+    Idle,
+    /// It did not take what was there for it, or send what it had begun to.
+    Slow,
+    /// There are too many.
+    Crowded,
+}
+
+/// How a connection went.
+#[derive(Debug)]
+pub(crate) enum Served<E> {
+    /// By itself.
+    Ended(Result<(), E>),
+    /// It was shown out.
+    ShownOut(Why),
+}
+
+/// Tells every connection that the server stops.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(watch::Receiver<()>);
+
+// === impl Stop ===
+
+impl Stop {
+    /// Who tells it, and who is told. Each lives as long as a connection is served.
+    pub(crate) fn new() -> (watch::Sender<()>, Self) {
+        let (tell, told) = watch::channel(());
+        (tell, Self(told))
+    }
+
+    async fn asked(&mut self) {
+        // Where nobody is left to tell, it is over as well.
+        let _ = self.0.changed().await;
+    }
+}
+
+/// Serves `connection`, whose stream and requests write to `doing`.
+pub(crate) async fn attend<C: GracefulConnection>(
+    connection: C,
+    doing: &Doing,
+    limits: &LimitSettings,
+    mut stop: Stop,
+) -> Served<C::Error> {
+    let mut connection = pin!(connection);
+    let mut watch = Watch::new(limits);
+    let mut next = Instant::now();
+    let (mut stopping, mut leaving) = (false, None);
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return Served::Ended(ended),
+            () = sleep_until(next) => {
+                let now = Instant::now();
+                match (watch.look(doing, now), leaving) {
+                    // What it had begun when it was told to leave is finished.
+                    (_, Some(why)) if doing.is_idle() => return Served::ShownOut(why),
+                    (Look::ShowOut(Why::Slow), _) => {
+                        doing.broken.store(true, Relaxed);
+                        return Served::ShownOut(Why::Slow);
+                    }
+                    (Look::ShowOut(why), _) => {
+                        leaving = Some(why);
+                        next = now + GRACE;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    (Look::Again(then), None) => next = then,
+                    (Look::Again(then), Some(_)) => next = then.min(now + GRACE),
+                }
+            }
+            () = doing.leave.notified() => {
+                leaving = Some(Why::Crowded);
+                // It is polled once more before that is over.
+                next = Instant::now();
+                connection.as_mut().graceful_shutdown();
+            }
+            () = stop.asked(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// What is to be done about a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// Nothing, until then.
+    Again(Instant),
+    ShowOut(Why),
+}
+
+/// Looks at one connection again and again.
+struct Watch<'a> {
+    limits: &'a LimitSettings,
+    /// While something is under way: what was when it was looked at.
+    window: Option<Window>,
+}
+
+struct Window {
+    start: Instant,
+    asked: u64,
+    written: u64,
+    received: u64,
+    writes: bool,
+    is_held_back: bool,
+    awaits: bool,
+}
+
+// === impl Window ===
+
+impl Window {
+    fn new(doing: &Doing, start: Instant) -> Self {
+        Self {
+            start,
+            asked: doing.asked.load(Relaxed),
+            written: doing.written.load(Relaxed),
+            received: doing.received.load(Relaxed),
+            writes: doing.is_writing(),
+            is_held_back: doing.is_http2.load(Relaxed) && doing.is_held_back(),
+            awaits: doing.awaited.load(Relaxed) > 0,
+        }
+    }
+
+    /// Whether what waited for the client then still does now, and hardly anything has come or gone.
+    fn is_slow(&self, now: &Self, least: u64) -> bool {
+        let (written, received) = (now.written - self.written, now.received - self.received);
+        (self.writes && now.writes && written < least)
+            || (self.awaits && now.awaits && received < least)
+            || (self.is_held_back
+                && now.is_held_back
+                && self.asked == now.asked
+                && written < least.min(LEAST_HTTP2))
+    }
+}
+
+// === impl Watch ===
+
+impl<'a> Watch<'a> {
+    const fn new(limits: &'a LimitSettings) -> Self {
+        Self {
+            limits,
+            window: None,
+        }
+    }
+
+    fn look(&mut self, doing: &Doing, now: Instant) -> Look {
+        let limits = self.limits;
+        // What it does may change at any time, to something that ends sooner.
+        let soon = now + limits.head_time.min(limits.idle).min(limits.slow_time);
+        if doing.is_idle() {
+            self.window = None;
+            let (why, end) = match doing.head_since() {
+                _ if doing.asked.load(Relaxed) == 0 => {
+                    (Why::Head, doing.quiet_since() + limits.head_time)
+                }
+                Some(head) => (Why::Head, head + limits.head_time),
+                None => (Why::Idle, doing.quiet_since() + limits.idle),
+            };
+            if now >= end {
+                return Look::ShowOut(why);
+            }
+            return Look::Again(soon.min(end));
+        }
+        match &self.window {
+            Some(window) if now < window.start + limits.slow_time => {
+                Look::Again(soon.min(window.start + limits.slow_time))
+            }
+            before => {
+                let present = Window::new(doing, now);
+                let least = limits.slow_bytes.bytes();
+                if before
+                    .as_ref()
+                    .is_some_and(|before| before.is_slow(&present, least))
+                {
+                    return Look::ShowOut(Why::Slow);
+                }
+                self.window = Some(present);
+                Look::Again(soon)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const LIMITS: LimitSettings = LimitSettings {
+        connections: 1,
+        connections_per_address: 1,
+        head_time: Duration::from_secs(10),
+        head_size: crate::units::ByteSize::new(32 << 10),
+        idle: Duration::from_secs(40),
+        slow_time: Duration::from_secs(20),
+        slow_bytes: crate::units::ByteSize::new(1000),
+        streams: 1,
+    };
+
+    /// After how many seconds from now it is shown out; `each` is called before every look.
+    async fn seconds(doing: &Doing, each: impl Fn()) -> (Option<Why>, u64) {
+        let begun = Instant::now();
+        let mut watch = Watch::new(&LIMITS);
+        while begun.elapsed() < Duration::from_secs(1000) {
+            each();
+            match watch.look(doing, Instant::now()) {
+                Look::Again(then) => sleep_until(then).await,
+                Look::ShowOut(why) => return (Some(why), begun.elapsed().as_secs()),
+            }
+        }
+        (None, 0)
+    }
+
+    fn doing() -> Arc<Doing> {
+        Arc::new(Doing::new(Instant::now()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_head_has_its_time_from_the_beginning_and_later_ones_from_their_first_byte() {
+        let doing = doing();
+        assert_eq!(seconds(&doing, || {}).await, (Some(Why::Head), 10));
+        // A byte a second helps nobody.
+        let doing = self::doing();
+        let byte = || doing.read();
+        assert_eq!(seconds(&doing, byte).await, (Some(Why::Head), 10));
+
+        let doing = self::doing();
+        drop(doing.begin(false));
+        assert_eq!(seconds(&doing, || {}).await, (Some(Why::Idle), 40));
+        drop(doing.begin(false));
+        tokio::time::sleep(Duration::from_secs(39)).await;
+        doing.read();
+        assert_eq!(seconds(&doing, || {}).await, (Some(Why::Head), 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_the_server_waits_as_long_as_it_takes() {
+        let doing = doing();
+        let _answering = doing.begin(false);
+        assert_eq!(seconds(&doing, || {}).await, (None, 0));
+        let doing = self::doing();
+        let _answering = doing.begin(true);
+        assert_eq!(seconds(&doing, || {}).await, (None, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_what_is_there_is_shown_out() {
+        let doing = doing();
+        let _answering = doing.begin(false);
+        doing.waits_to_write(true);
+        let takes = |bytes| move |doing: &Doing| _ = doing.written.fetch_add(bytes, Relaxed);
+        let slow = (Some(Why::Slow), 20);
+        // It is looked at twice in the time.
+        assert_eq!(seconds(&doing, || takes(499)(&doing)).await, slow);
+        assert_eq!(seconds(&doing, || takes(500)(&doing)).await, (None, 0));
+
+        let doing = self::doing();
+        let mut answering = doing.begin(true);
+        answering.starves(false);
+        // PINGs are no progress.
+        assert_eq!(seconds(&doing, || takes(63)(&doing)).await, slow);
+        assert_eq!(seconds(&doing, || takes(64)(&doing)).await, (None, 0));
+        // Nor is it stuck who asks for more.
+        let asks = || drop(doing.begin(true));
+        assert_eq!(seconds(&doing, asks).await, (None, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_waited_for_has_to_come() {
+        let doing = doing();
+        let _answering = doing.begin(false);
+        doing.awaited.store(1, Relaxed);
+        let sends = |bytes| move |doing: &Doing| _ = doing.received.fetch_add(bytes, Relaxed);
+        let slow = (Some(Why::Slow), 20);
+        assert_eq!(seconds(&doing, || sends(499)(&doing)).await, slow);
+        assert_eq!(seconds(&doing, || sends(500)(&doing)).await, (None, 0));
+    }
+}

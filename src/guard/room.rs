@@ -1,0 +1,387 @@
+//! How many connections there may be, and who goes when there are too many.
+//!
+//! Where there are too many, those go first of which nothing is lost: the idle ones, the longest idle before the
+//! others. So who opens connections and leaves them keeps nobody out, and a visitor's browser, which keeps some for
+//! later, makes room for the next visitor. Where none is idle the server has more to do than it may, and who comes
+//! next is refused: a queue would only make everyone wait, those who are let in as well.
+
+use std::{
+    collections::{HashMap, hash_map::Entry as MapEntry},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{Doing, LimitSettings, accept::Relief, files};
+use crate::seldom::Seldom;
+
+/// A search that found nobody idle is not made again before that: it looks at all connections.
+const BARREN: Duration = Duration::from_millis(20);
+/// For what is open beside connections: listeners, logs, the system's counters.
+const OTHER_FILES: u64 = 64;
+
+/// The connections of one listener.
+#[derive(Debug)]
+pub(crate) struct Room {
+    most: usize,
+    per_address: usize,
+    /// Where the connections' clocks begin.
+    origin: Instant,
+    /// Taken when a connection comes and goes, never by a request.
+    inside: Mutex<Inside>,
+    /// Rung when one goes that was told to.
+    left: Notify,
+    full: Seldom,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    slots: Vec<Option<Guest>>,
+    free: Vec<usize>,
+    count: usize,
+    /// Told to go, and still there; not in any other count.
+    leaving: usize,
+    addresses: HashMap<Address, Group>,
+    /// Until when none will be found idle.
+    barren: Option<Instant>,
+}
+
+/// The connections of an address.
+#[derive(Debug, Default)]
+struct Group {
+    count: usize,
+    barren: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    doing: Arc<Doing>,
+    address: Option<Address>,
+    leaving: bool,
+}
+
+/// A connection's place; dropping it frees it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    room: Arc<Room>,
+    slot: usize,
+    /// What the connection in it does.
+    pub(crate) doing: Arc<Doing>,
+}
+
+/// An IPv4 address, or the first 64 bits of an IPv6 one: the rest is the client's to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Address {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+// === impl Address ===
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let mut network = [0; 8];
+                network.copy_from_slice(&address.octets()[..8]);
+                Self::V6(network)
+            }
+        }
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    /// As large as `limits` say and the limit of open files allows; `section` names them in the log.
+    pub(crate) fn new(limits: &LimitSettings, section: &str) -> Arc<Self> {
+        let wanted = u64::from(limits.connections);
+        // What is asked for may take a second one: a file, a connection to an upstream.
+        let allowed = files::most().map_or(wanted, |files| {
+            (files.saturating_sub(OTHER_FILES) / 2)
+                .max(files / 4)
+                .max(1)
+        });
+        if allowed < wanted {
+            tracing::warn!(
+                connections = allowed,
+                "the limit of open files is too low for `{section}.connections` ({wanted}): raise it \
+                 (`ulimit -n`, LimitNOFILE=) to {} or more",
+                wanted * 2 + OTHER_FILES
+            );
+        }
+        Self::of(
+            usize::try_from(wanted.min(allowed)).unwrap_or(usize::MAX),
+            limits.connections_per_address as usize,
+        )
+    }
+
+    fn of(most: usize, per_address: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            per_address,
+            origin: Instant::now(),
+            inside: Mutex::default(),
+            left: Notify::new(),
+            full: Seldom::default(),
+        })
+    }
+
+    /// A place for one more; [`None`]: there is none. Without an address none is counted.
+    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
+        let address = address.map(Address::from);
+        let mut inside = self.inside();
+        let of_address = |inside: &Inside| {
+            let group = address.and_then(|address| inside.addresses.get(&address));
+            group.map_or(0, |group| group.count)
+        };
+        if of_address(&inside) >= self.per_address {
+            // Some more than the one at once: looking for them costs more than they do.
+            inside.show_out(1 + self.per_address / 16, address);
+        }
+        if inside.count >= self.most {
+            inside.show_out(1 + self.most / 64, None);
+        }
+        let is_full = inside.count >= self.most;
+        if is_full || of_address(&inside) >= self.per_address {
+            drop(inside);
+            if self.full.is_due() {
+                let limit = if is_full {
+                    "connections"
+                } else {
+                    "connections_per_address"
+                };
+                tracing::warn!(limit, "connections are refused: none is idle");
+            }
+            return None;
+        }
+        let doing = Arc::new(Doing::new(self.origin));
+        let slot = inside.add(Guest {
+            doing: doing.clone(),
+            address,
+            leaving: false,
+        });
+        drop(inside);
+        Some(Place {
+            room: self.clone(),
+            slot,
+            doing,
+        })
+    }
+
+    /// Waits a moment where many were told to go who are still there: their files are open until they have.
+    pub(crate) async fn settle(&self) {
+        const MOMENT: Duration = Duration::from_millis(100);
+        while self.inside().leaving > 64.max(self.most / 16) {
+            // One of them may have begun to ask just then, and take its time.
+            if tokio::time::timeout(MOMENT, self.left.notified())
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        // Nothing in there panics half-way.
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Relief for Room {
+    fn relieve(&self) -> bool {
+        let mut inside = self.inside();
+        let some = 1 + inside.count / 64;
+        inside.show_out(some, None)
+    }
+}
+
+// === impl Inside ===
+
+impl Inside {
+    fn add(&mut self, guest: Guest) -> usize {
+        self.count += 1;
+        if let Some(address) = guest.address {
+            self.addresses.entry(address).or_default().count += 1;
+        }
+        if let Some(slot) = self.free.pop() {
+            self.slots[slot] = Some(guest);
+            return slot;
+        }
+        self.slots.push(Some(guest));
+        self.slots.len() - 1
+    }
+
+    fn remove(&mut self, slot: usize) {
+        let Some(guest) = self.slots.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(slot);
+        if guest.leaving {
+            self.leaving -= 1;
+        } else {
+            self.uncount(guest.address);
+        }
+    }
+
+    fn uncount(&mut self, address: Option<Address>) {
+        self.count -= 1;
+        if let Some(MapEntry::Occupied(mut group)) =
+            address.map(|address| self.addresses.entry(address))
+        {
+            group.get_mut().count -= 1;
+            if group.get().count == 0 {
+                group.remove();
+            }
+        }
+    }
+
+    /// Until when none will be found idle: of all, or of an address.
+    fn barren(&mut self, address: Option<Address>) -> Option<&mut Option<Instant>> {
+        match address {
+            None => Some(&mut self.barren),
+            Some(address) => Some(&mut self.addresses.get_mut(&address)?.barren),
+        }
+    }
+
+    /// Tells up to `most` of the idle ones to go, of all or of an address, those that have been idle the longest; whether
+    /// there were any.
+    fn show_out(&mut self, most: usize, address: Option<Address>) -> bool {
+        let now = Instant::now();
+        let barren = self.barren(address).and_then(|barren| *barren);
+        if barren.is_some_and(|barren| now < barren) {
+            return false;
+        }
+        let mut idle: Vec<(u64, usize)> = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, guest)| {
+                let guest = guest.as_ref()?;
+                let is_meant = address.is_none() || guest.address == address;
+                (!guest.leaving && is_meant && guest.doing.is_idle())
+                    .then(|| (guest.doing.idle_since().load(Relaxed), slot))
+            })
+            .collect();
+        if idle.is_empty() {
+            if let Some(barren) = self.barren(address) {
+                *barren = Some(now + BARREN);
+            }
+            return false;
+        }
+        if idle.len() > most {
+            idle.select_nth_unstable(most - 1);
+            idle.truncate(most);
+        }
+        for (_, slot) in idle {
+            let Some(guest) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
+                continue;
+            };
+            guest.leaving = true;
+            guest.doing.leave.notify_one();
+            let address = guest.address;
+            self.leaving += 1;
+            self.uncount(address);
+        }
+        true
+    }
+}
+
+// === impl Place ===
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.room.inside().remove(self.slot);
+        self.room.left.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u32) -> Option<IpAddr> {
+        Some(IpAddr::from(number.to_be_bytes()))
+    }
+
+    /// Whether it was told to go.
+    fn goes(place: &Place) -> bool {
+        let told = std::pin::pin!(place.doing.leave.notified());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        told.poll(&mut cx).is_ready()
+    }
+
+    async fn pass() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_goes_first_and_the_busy_stay() {
+        let room = Room::of(3, 10);
+        let busy = room.enter(address(1)).unwrap();
+        let mut answering = vec![busy.doing.begin(false)];
+        pass().await;
+        let old = room.enter(address(2)).unwrap();
+        pass().await;
+        let young = room.enter(address(3)).unwrap();
+        pass().await;
+        let newest = room.enter(address(4)).unwrap();
+        assert!(goes(&old) && !goes(&young) && !goes(&busy) && !goes(&newest));
+        for place in [&young, &newest] {
+            answering.push(place.doing.begin(false));
+        }
+        assert!(room.enter(address(5)).is_none(), "none is idle");
+        answering.clear();
+        pass().await;
+        assert!(room.enter(address(5)).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_has_many_makes_room_for_itself_alone() {
+        let room = Room::of(100, 2);
+        let other = room.enter(address(1)).unwrap();
+        pass().await;
+        let first = room.enter(address(2)).unwrap();
+        pass().await;
+        let second = room.enter(address(2)).unwrap();
+        let third = room.enter(address(2)).unwrap();
+        assert!(goes(&first) && !goes(&other) && !goes(&second) && !goes(&third));
+        let _busy = [second.doing.begin(false), third.doing.begin(false)];
+        assert!(room.enter(address(2)).is_none());
+        assert!(room.enter(address(3)).is_some());
+        assert!(room.enter(None).is_some(), "who is not counted");
+        let network = |text: &str| Some(text.parse().unwrap());
+        let _places = [network("2001:db8::1"), network("2001:db8::2")].map(|address| {
+            let place = room.enter(address).unwrap();
+            let answering = place.doing.begin(false);
+            (place, answering)
+        });
+        assert!(room.enter(network("2001:db8::3")).is_none(), "one network");
+    }
+
+    #[tokio::test]
+    async fn a_million_addresses_leave_nothing_behind() {
+        let room = Room::of(1000, 10);
+        let mut places = std::collections::VecDeque::new();
+        for number in 0..1_000_000 {
+            places.extend(room.enter(address(number)));
+            // They go soon after they are told.
+            if places.len() > 1000 {
+                places.pop_front();
+            }
+        }
+        let inside = room.inside();
+        assert!(inside.count <= 1000, "{}", inside.count);
+        assert!(inside.slots.len() <= 1100, "{}", inside.slots.len());
+        assert!(inside.addresses.capacity() <= 4096);
+        drop(inside);
+        places.clear();
+        let inside = room.inside();
+        assert_eq!((inside.count, inside.leaving), (0, 0));
+        assert!(inside.addresses.is_empty());
+    }
+}

@@ -1,0 +1,123 @@
+//! `[primary.limits]` and `[edge.limits]`.
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    problem::Problem,
+    units::{self, ByteSize},
+};
+
+/// What clients may hold on to, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// So many connections at once: where there are more, those that have been idle the longest end, and where none is
+    /// idle, new ones. Less where the limit of open files is low: two of them for a connection, and 64. At least 1.
+    /// Default: 10000.
+    pub connections: u32,
+    /// The same for one address (IPv6: its /64); trusted proxies, exempt addresses and offload servers may have more.
+    /// At least 1. Default: 1000.
+    pub connections_per_address: u32,
+    /// How long the head of a request may take, from its first byte; the first one of a connection, from its beginning.
+    /// From 100 ms to 1 h. Default: 30 s.
+    #[serde(with = "units::duration")]
+    pub head_time: Duration,
+    /// A head may be so long: longer ones are answered with 431. It is also what HTTP/1.1 gathers before it writes. From
+    /// 8 KiB to 1 MiB. Default: 32 KiB.
+    pub head_size: ByteSize,
+    /// How long a connection may be kept between two requests; over HTTP/2 also after what silence the client is asked
+    /// whether it is still there. From 100 ms to 1 h. Default: 30 s.
+    #[serde(with = "units::duration")]
+    pub idle: Duration,
+    /// Who takes or sends less than `slow_bytes` within this time, while something waits for it, is shown out. From
+    /// 100 ms to 1 h. Default: 30 s.
+    #[serde(with = "units::duration")]
+    pub slow_time: Duration,
+    /// The bytes that have to come or go in `slow_time`; 0: any pace will do. Default: 10 KiB.
+    pub slow_bytes: ByteSize,
+    /// So many requests at once over one HTTP/2 connection (`SETTINGS_MAX_CONCURRENT_STREAMS`, RFC 9113 section 6.5.2). At
+    /// least 1. Default: 100.
+    pub streams: u32,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_address: 1_000,
+            head_time: Duration::from_secs(30),
+            head_size: ByteSize::new(32 << 10),
+            idle: Duration::from_secs(30),
+            slow_time: Duration::from_secs(30),
+            slow_bytes: ByteSize::new(10 << 10),
+            streams: 100,
+        }
+    }
+}
+
+/// Below hyper's least buffer nothing can be read; a head above the other is nobody's.
+const HEAD_SIZES: RangeInclusive<u64> = 8 << 10..=1 << 20;
+const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
+// === impl LimitSettings ===
+
+impl LimitSettings {
+    /// Appends what is wrong, with `section` before each key.
+    pub fn check(&self, section: &str, problems: &mut Vec<Problem>) {
+        let mut problem = |name: &str, message: &dyn fmt::Display| {
+            problems.push(Problem::new(format!("{section}.{name}"), message));
+        };
+        for (name, number) in [
+            ("connections", self.connections),
+            ("connections_per_address", self.connections_per_address),
+            ("streams", self.streams),
+        ] {
+            if number == 0 {
+                problem(name, &"must be at least 1");
+            }
+        }
+        for (name, time) in [
+            ("head_time", self.head_time),
+            ("idle", self.idle),
+            ("slow_time", self.slow_time),
+        ] {
+            if !TIMES.contains(&time) {
+                problem(name, &"must be from 100ms to 1h");
+            }
+        }
+        if !HEAD_SIZES.contains(&self.head_size.bytes()) {
+            problem(
+                "head_size",
+                &format_args!("must be from 8KiB to 1MiB, found {}", self.head_size),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_in_order_and_every_key_has_bounds() {
+        let mut problems = Vec::new();
+        LimitSettings::default().check("primary.limits", &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        let nothing = LimitSettings {
+            connections: 0,
+            connections_per_address: 0,
+            head_time: Duration::ZERO,
+            head_size: ByteSize::new(1),
+            idle: Duration::MAX,
+            slow_time: Duration::ZERO,
+            slow_bytes: ByteSize::new(0),
+            streams: 0,
+        };
+        nothing.check("primary.limits", &mut problems);
+        let keys: Vec<_> = problems.iter().map(|problem| &*problem.key).collect();
+        assert_eq!(keys.len(), 7, "{keys:?}");
+        assert!(keys.iter().all(|key| key.starts_with("primary.limits.")));
+    }
+}
