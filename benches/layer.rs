@@ -120,6 +120,7 @@ fn decide_at_offload(bencher: Bencher<'_, '_>, servers: usize) {
         decide(
             kind,
             client,
+            0,
             black_box(&snapshot),
             &ByHash,
             || false,

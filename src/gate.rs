@@ -1,8 +1,9 @@
 //! The gate: a listener that can close connections unanswered.
 //!
 //! At `drop`, a part of the new connections is closed right after accept, before TLS and HTTP have cost
-//! anything. Only the address is known there, so the visitor's hash is that of the address, and trusted
-//! proxies, exempt addresses and offload servers always pass. The connections that it lets in carry a switch,
+//! anything. Only the address is known there, so the visitor's hash is that of the address, trusted
+//! proxies, exempt addresses and offload servers always pass, and where there are classes
+//! (`throttle.classes`) so does whom the highest of them would let in. The connections that it lets in carry a switch,
 //! by which the layer ends those whose requests it drops later.
 
 use std::{
@@ -53,7 +54,7 @@ pub struct Gate {
 impl Gate {
     /// Whether a connection from `peer` is let in.
     fn lets_in(&self, peer: SocketAddr, snapshot: &Snapshot) -> bool {
-        let dropped = snapshot.turned.dropped.get();
+        let dropped = snapshot.dropped_at_gate().get();
         if dropped == 0.0 || snapshot.compiled.mode() != Mode::Enforce {
             return true;
         }
@@ -69,7 +70,7 @@ impl Gate {
                 let snapshot = self.shared.snapshot();
                 let stalls = snapshot.compiled.drop_method() == DropMethod::Stall
                     && snapshot.compiled.mode() == Mode::Enforce;
-                let dropped = snapshot.turned.dropped.get();
+                let dropped = snapshot.dropped_at_gate().get();
                 if !stalls || dropped == 0.0 {
                     return;
                 }

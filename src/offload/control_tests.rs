@@ -122,7 +122,7 @@ fn decisions(snapshot: &Snapshot, kind: Kind, room: bool) -> Vec<Decision> {
                 address: None,
                 identity: None,
             };
-            decide(kind, &client, snapshot, &ByHash, || false, &|_| room)
+            decide(kind, &client, 0, snapshot, &ByHash, || false, &|_| room)
         })
         .collect()
 }
@@ -311,7 +311,7 @@ fn who_was_let_in_stays_in() {
         address: None,
         identity: None,
     };
-    let stays = decide(PAGE, &client, &snapshot, &ByHash, || true, &|_| false);
+    let stays = decide(PAGE, &client, 0, &snapshot, &ByHash, || true, &|_| false);
     assert_eq!(stays, Decision::Serve);
 }
 

@@ -30,7 +30,10 @@ pub enum Decision {
 pub struct Applicant<'a> {
     /// Who asks.
     pub client: &'a Client<'a>,
-    /// What is turned away just now.
+    /// The position of its class (`throttle.classes`, and among them those who belong to none), lowest first; 0 where
+    /// no classes are configured.
+    pub class: usize,
+    /// What is turned away of its class just now.
     pub turned: Turned,
     /// Changes every half minute.
     pub epoch: u64,
@@ -73,11 +76,12 @@ impl Admit for ByHash {
 
 /// Decides about a request that is not exempt.
 ///
-/// `stays` tells whether the client was let in before; it is asked only where it matters. `has_room` tells
-/// whether a server can take one more visitor.
+/// `class` is the position of the request's class, 0 where there are none. `stays` tells whether the client was let in
+/// before; it is asked only where it matters. `has_room` tells whether a server can take one more visitor.
 pub fn decide(
     kind: Kind,
     client: &Client<'_>,
+    class: usize,
     snapshot: &Snapshot,
     admit: &dyn Admit,
     stays: impl FnOnce() -> bool,
@@ -102,7 +106,8 @@ pub fn decide(
     if snapshot.level >= Level::Throttle && kind.begins {
         let applicant = Applicant {
             client,
-            turned: snapshot.turned,
+            class,
+            turned: snapshot.turned_of(class),
             epoch: snapshot.epoch,
         };
         let verdict = admit.admit(&applicant);

@@ -5,6 +5,7 @@
 //! | `settings`, `compiled` | the configuration, as written and as the request path reads it |
 //! | `control`, `snapshot`, `shared` | readings become decisions, published as one immutable value |
 //! | `client`, `request`, `decide`, `stay` | who asks for what, and what happens with it |
+//! | `classes`, `arrivals` | who is turned away last, and how many come of each class |
 //! | `layer`, `service`, `future`, `body` | tower: doing it |
 //! | `spread` | where the objects of one page go, where they do not all go to one server |
 //! | `page`, `pages`, `streaming` | the pages that are rewritten: as a whole, seen before, while they stream |
@@ -14,7 +15,9 @@
 //! | `weights`, `counters` | what is learnt and counted on the way |
 
 mod ahead;
+mod arrivals;
 mod body;
+mod classes;
 mod client;
 mod compiled;
 mod connections;
@@ -39,6 +42,7 @@ mod stay;
 mod streaming;
 mod weights;
 
+pub(crate) use self::arrivals::ClassCounts;
 pub(crate) use self::client::key as client_key;
 #[cfg(feature = "server")]
 pub(crate) use self::riding::sign as sign_report;
@@ -54,8 +58,8 @@ pub use self::{
     request::{Kind, OverTls},
     service::{LOAD_HEADER, NAME_HEADER, Offload, SIGNATURE_HEADER, TOKEN_HEADER},
     settings::{
-        BypassSettings, DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings,
-        PrimarySettings, ThrottleAction, ThrottleSettings,
+        BypassSettings, ClassSettings, DropMethod, DropSettings, IdentitySettings, Mode,
+        OffloadSettings, PrimarySettings, ThrottleAction, ThrottleSettings,
     },
     shared::Shared,
     snapshot::Snapshot,

@@ -1,6 +1,7 @@
 //! The service: reads top to bottom in the order of the way of a request.
 
 use std::{
+    cell::OnceCell,
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +18,9 @@ use tower_service::Service;
 use super::{
     ahead::Sighting,
     body::{Account, BoxError, OffloadBody},
+    classes::Applying,
     client::{client, is_trusted},
+    compiled::Compiled,
     counters::Outcome,
     decide::{Decision, decide},
     fallback,
@@ -236,10 +239,21 @@ impl<S> Offload<S> {
                 _ => false,
             };
         let unix = snapshot.unix_seconds();
-        let stays = || compiled.stay.holds(request.headers(), client.hash, unix);
+        let held = OnceCell::new();
+        let held = || {
+            let look = || compiled.stay.held(request.headers(), client.hash, unix);
+            *held.get_or_init(look)
+        };
+        let class = class(request, peer, kind, &client, compiled);
+        let priority = compiled.classes.priority(class);
+        let stays = || held().is_some_and(|held| held <= priority);
+        if kind.begins && !compiled.classes.is_empty() && !stays() {
+            self.shared.arrivals.applied(class);
+        }
         let decision = decide(
             kind,
             &client,
+            class,
             snapshot,
             &*self.shared.admit,
             stays,
@@ -256,6 +270,9 @@ impl<S> Offload<S> {
             }
             decision => decision,
         };
+        if kind.begins {
+            self.shared.arrivals.decided(class, decision);
+        }
         let pool = match (compiled.spread, decision) {
             (SpreadBy::Object, Decision::Offload(server) | Decision::Redirect(server)) => {
                 snapshot.choose.pool(&client, server)
@@ -265,13 +282,17 @@ impl<S> Offload<S> {
         let let_in = snapshot.level >= Level::Throttle
             && kind.begins
             && matches!(decision, Decision::Serve | Decision::Offload(_));
+        let cookie = || {
+            // Who may stay for less already may go on to: being let in takes nothing away.
+            let held = (!compiled.classes.is_empty()).then(held).flatten();
+            let priority = held.map_or(priority, |held| held.min(priority));
+            compiled.stay.cookie(client.hash, priority, unix)
+        };
         Answer {
             decision,
             at: now,
             pool,
-            stay: let_in
-                .then(|| compiled.stay.cookie(client.hash, unix))
-                .flatten(),
+            stay: let_in.then(cookie).flatten(),
         }
     }
 
@@ -345,6 +366,25 @@ impl<S> Offload<S> {
         }
         ResponseFuture::ready(response)
     }
+}
+
+/// The position of the class that the request belongs to; 0 where there are none, and where it makes no difference.
+fn class<B>(
+    request: &Request<B>,
+    peer: Option<SocketAddr>,
+    kind: Kind,
+    client: &Client<'_>,
+    compiled: &Compiled,
+) -> usize {
+    if compiled.classes.is_empty() || !kind.begins {
+        return 0;
+    }
+    compiled.classes.of(Applying {
+        client,
+        path: request.uri().path(),
+        headers: request.headers(),
+        trusted: is_trusted(peer.map(|peer| peer.ip()), &compiled.trusted_proxies),
+    })
 }
 
 fn throttled<B, F, ResBody>(

@@ -16,6 +16,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     ahead::{self, Ahead},
+    arrivals::{Arrivals, ClassCounts},
     connections::Connections,
     control::{Control, Input, Override},
     counters::Counters,
@@ -67,6 +68,8 @@ pub struct Shared {
     assigned: AssignedRate,
     /// What happened. Written by the request path.
     pub counters: Counters,
+    /// How many come of each class. Written by the request path.
+    pub(super) arrivals: Arrivals,
     /// Sizes of pages and objects. Written by the request path.
     pub weights: Weights,
     /// Pages that were seen before. Written by the request path and the background scan.
@@ -117,6 +120,7 @@ impl Shared {
         Self {
             promised: AtomicU64::new(0),
             assigned: AssignedRate::new(snapshot.at),
+            arrivals: Arrivals::new(snapshot.compiled.classes.clone(), snapshot.at),
             snapshot: ArcSwap::from_pointee(snapshot),
             server_addresses: ArcSwap::default(),
             in_flight,
@@ -210,6 +214,11 @@ impl Shared {
         Some(servers)
     }
 
+    /// What has become of each class, lowest first; nothing where no classes are configured.
+    pub(crate) fn classes(&self) -> Vec<ClassCounts> {
+        self.arrivals.classes()
+    }
+
     /// Takes note of what the sources of servers gave.
     pub(crate) fn discovered(&self, status: Vec<SourceStatus>) {
         self.discovery.store(Arc::new(status));
@@ -237,12 +246,13 @@ impl Shared {
     fn publish(&self, (control, readings): &mut (Control, Vec<Reading>), now: Instant) {
         self.assigned
             .add(self.promised.swap(0, Ordering::Relaxed), now);
-        let snapshot = control.step(Input {
+        let mut snapshot = control.step(Input {
             readings,
             primary_assigned: self.assigned.rate(now),
             now,
             wall: SystemTime::now(),
         });
+        snapshot.classes = self.arrivals.step(snapshot.turned, now);
         let addresses = snapshot
             .compiled
             .servers

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{compiled::Compiled, spread::Full};
+use super::{
+    compiled::{Compiled, Identity},
+    spread::Full,
+};
 use crate::{
     level::{Level, Turned},
     load::Reading,
@@ -32,6 +35,8 @@ pub struct Snapshot {
     pub share: Ratio,
     /// Which part of the new visitors is turned away.
     pub turned: Turned,
+    /// The same of each class, lowest first; empty where no classes are configured.
+    pub classes: Vec<Turned>,
     /// Those are turned away too for whom a server has room: all that could be moved has been moved, and
     /// the primary is still overloaded (or an operator has said so).
     pub turn_away_offloaded: bool,
@@ -77,6 +82,7 @@ impl Snapshot {
             overridden_until: None,
             share: Ratio::ZERO,
             turned: Turned::default(),
+            classes: Vec::new(),
             turn_away_offloaded: false,
             drop_everything: false,
             epoch: 0,
@@ -86,6 +92,28 @@ impl Snapshot {
             choose,
             readings: Vec::new(),
             primary_assigned: 0.0,
+        }
+    }
+
+    /// Which part of the new visitors of `class` is turned away.
+    #[must_use]
+    pub fn turned_of(&self, class: usize) -> Turned {
+        self.classes.get(class).copied().unwrap_or(self.turned)
+    }
+
+    /// Which part of the new connections nobody answers. A connection tells no class, so it is what even the highest
+    /// class loses that it may turn out to be of. And the lot of an identity is drawn by itself and not by the address:
+    /// where visitors bring one themselves, all are let in as long as anyone is to be.
+    pub(crate) fn dropped_at_gate(&self) -> Ratio {
+        let compiled = &self.compiled;
+        let Some(highest) = self.classes.get(compiled.classes.highest_without_proxy()) else {
+            return self.turned.dropped;
+        };
+        let by_address = !matches!(compiled.identity, Some(Identity::Cookie { .. }));
+        if by_address || highest.dropped >= Ratio::ONE {
+            highest.dropped
+        } else {
+            Ratio::ZERO
         }
     }
 
