@@ -14,7 +14,7 @@ use divan::{AllocProfiler, Bencher};
 use overspill::{
     Settings,
     level::Level,
-    offload::{ByHash, Kind, Snapshot, decide},
+    offload::{ByHash, Kind, Snapshot, Turning, decide},
     servers::{Candidate, Client, Policy, Select, ServerSettings, hash},
     units::{Price, Ratio},
 };
@@ -116,11 +116,13 @@ fn decide_at_offload(bencher: Bencher<'_, '_>, servers: usize) {
     let servers = snapshot.compiled.servers().clone();
     let states = snapshot.servers.clone();
     bencher.with_inputs(clients()).bench_local_refs(|client| {
-        let has_room = |server: usize| servers[server].has_room(&states[server], now);
+        let has_room = |server: usize| servers[server].has_room(&states[server], 500_000, now);
         decide(
             kind,
             client,
+            0,
             black_box(&snapshot),
+            Turning::now(&snapshot, None, 0),
             &ByHash,
             || false,
             &has_room,

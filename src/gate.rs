@@ -3,8 +3,9 @@
 //! At `drop`, a part of the new connections is closed right after accept, before TLS and HTTP have cost
 //! anything. Only the address is known there. So the layer's own decision is asked about a visitor of that
 //! address who comes for a page, and who would be dropped there is not let in here; trusted proxies, exempt
-//! addresses and offload servers always pass. The connections that it lets in carry a switch, by which the
-//! layer ends those whose requests it drops later.
+//! addresses and offload servers always pass, and where there are classes (`throttle.classes`) so does whom the
+//! highest of them would let in. The connections that it lets in carry a switch, by which the layer ends those whose
+//! requests it drops later.
 
 use std::{
     io,
@@ -88,7 +89,7 @@ impl Gate {
 
     /// Whether a connection from `peer` is let in.
     fn lets_in(&self, peer: SocketAddr, snapshot: &Snapshot) -> bool {
-        let dropped = snapshot.turned.dropped.get();
+        let dropped = snapshot.dropped_at_gate().get();
         if dropped == 0.0 || snapshot.compiled.mode() != Mode::Enforce {
             return true;
         }
@@ -100,7 +101,7 @@ impl Gate {
     /// Whether nothing is accepted now, and when that changes; [`None`]: all are accepted.
     fn stalls(&self, now: Instant) -> Option<(bool, Instant)> {
         let snapshot = self.shared.snapshot();
-        let dropped = snapshot.turned.dropped.get();
+        let dropped = snapshot.dropped_at_gate().get();
         let stalls = snapshot.compiled.drop_method() == DropMethod::Stall
             && snapshot.compiled.mode() == Mode::Enforce
             && dropped > 0.0;

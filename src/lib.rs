@@ -25,7 +25,7 @@
 //! 1. client: the address (from trusted proxies only), the identity (a cookie or header), one key for both.
 //! 2. bypass: health paths, exempt addresses and the offload servers' pulls go straight to the service.
 //! 3. choose: is this client in the share, and which offload server takes it ([`servers::Select`])?
-//! 4. admit: at `throttle` and above some are turned away, by a hash of the client ([`offload::Admit`]).
+//! 4. admit: at `throttle` and above some are turned away, by class, then by a hash of the client ([`offload::Admit`]).
 //! 5. route: a GET on a redirect path is sent to the server by a 307.
 //! 6. serve: the inner service answers; conditional headers are translated first.
 //! 7. qualify: only a whole HTML page, plain or in a coding that is known, is rewritten; all else goes out as it came.

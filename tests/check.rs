@@ -55,6 +55,20 @@ servers = ["mars"]
 page = "no/such/page.html"
 action = "shout"
 retry_after = "10 parsecs"
+[[throttle.classes]]
+name = "default"
+priority = "high"
+[[throttle.classes]]
+name = "customers"
+identity = "gold-*"
+header = "x plan"
+[[throttle.classes]]
+name = "customers"
+paths = ["/a[b"]
+[[throttle.classes]]
+name = "bots"
+paths = ["/"]
+colour = "gold"
 [drop]
 method = "vanish"
 [admin]
@@ -108,6 +122,19 @@ const SAID: &[(&str, &[&str])] = &[
         "throttle.retry_after",
         &["a duration such as", "10 parsecs"],
     ),
+    ("throttle.classes[0].priority", &["high"]),
+    ("throttle.classes[0].name", &["must not be \"default\""]),
+    (
+        "throttle.classes[1].identity",
+        &["needs `offload.identity`"],
+    ),
+    ("throttle.classes[1].header", &["x-plan: gold*", "x plan"]),
+    (
+        "throttle.classes[2].name",
+        &["customers", "`throttle.classes[1]`"],
+    ),
+    ("throttle.classes[2].paths[0]", &["a glob such as", "/a[b"]),
+    ("throttle.classes[3].colour", &["is no key", "`priority`"]),
     ("drop.method", &["close", "vanish"]),
     ("admin.token", &["must be given", "0.0.0.0:1"]),
 ];

@@ -13,8 +13,8 @@ use overspill::{
     level::Share,
     load::{self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings},
     offload::{
-        BypassSettings, DropSettings, IdentitySettings, Mode, OffloadSettings, PrimarySettings,
-        ThrottleSettings,
+        BypassSettings, ClassSettings, DropSettings, IdentitySettings, Mode, OffloadSettings,
+        PrimarySettings, ThrottleSettings,
     },
     rewrite,
     servers::{
@@ -209,6 +209,13 @@ fn complete() -> Settings {
                 paths: vec!["/a".into()],
                 addresses: vec!["10.0.0.1".into()],
             },
+            classes: vec![ClassSettings {
+                name: "a".into(),
+                priority: 2,
+                paths: vec!["/a".into()],
+                identity: Some("a".into()),
+                header: Some("a".into()),
+            }],
         },
         drop: DropSettings {
             method: overspill::offload::DropMethod::Reset,
@@ -256,6 +263,7 @@ fn its_examples_load() {
     let settings = Settings::from_toml(&with_examples()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(settings.offload.servers[0].name, "eu");
     assert_eq!(settings.offload.clients[0].servers, ["eu"]);
+    assert_eq!(settings.throttle.classes[0].priority, 10);
     assert!(settings.load.in_flight.capacity.is_some());
 }
 
@@ -282,6 +290,9 @@ fn leaves_out_no_key() {
     // It excludes `cookie`, so the comment names it.
     assert!(FILE.contains("{ header = \"x-user\" }"));
     told.insert("offload.identity.header".into());
+    // It needs a trusted proxy.
+    assert!(FILE.contains("# or: header = \"x-plan: gold*\""));
+    told.insert("throttle.classes.header".into());
     // Keys of another kind of report than the active example's.
     let line = FILE
         .lines()

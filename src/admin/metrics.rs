@@ -79,6 +79,7 @@ impl Collector for State {
         ] {
             total(&mut outcomes, &[("outcome", outcome)], count)?;
         }
+        classes(status, encoder)?;
         let mut ahead = counter(
             encoder,
             "overspill_pages_scanned_ahead",
@@ -95,6 +96,26 @@ impl Collector for State {
         }
         servers(status, encoder)
     }
+}
+
+/// Their names are the configuration's: there are as many as that has, and none without.
+fn classes(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    if status.classes.is_empty() {
+        return Ok(());
+    }
+    let mut turned_away = counter(
+        encoder,
+        "overspill_turned_away",
+        "Requests turned away by the layer, by their class and how",
+    )?;
+    for class in &status.classes {
+        let counts = &class.turned_away;
+        for (outcome, count) in [("throttled", counts.throttled), ("dropped", counts.dropped)] {
+            let labels = [("class", class.name.as_str()), ("outcome", outcome)];
+            total(&mut turned_away, &labels, count)?;
+        }
+    }
+    Ok(())
 }
 
 fn servers(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

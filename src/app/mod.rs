@@ -10,5 +10,5 @@ mod status;
 pub use self::serve::{DEFAULT_SITE, Inner, ServeError, Serving, inner, serve};
 pub use self::{
     overspill::{Builder, Overspill, StartError},
-    status::{RequestCounts, ServerStatus, SignalStatus, Status},
+    status::{ClassStatus, RequestCounts, ServerStatus, SignalStatus, Status, TurnedAway},
 };

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
+    level::Turned,
     load::Reading,
-    offload::{Counters, Outcome, Shared},
+    offload::{ClassCounts, Counters, Outcome, Shared},
     rewrite::BailOut,
     servers::discovery::SourceStatus,
     units::Ratio,
@@ -32,6 +33,8 @@ pub struct Status {
     pub throttled: f64,
     /// The part of them that gets no answer either.
     pub dropped: f64,
+    /// The classes of visitors, lowest first; empty where none are configured.
+    pub classes: Vec<ClassStatus>,
     /// Seconds that the offload episode still lasts at least.
     pub hold_left: f64,
     /// What the primary is promised to send, in bytes a second.
@@ -54,6 +57,32 @@ pub struct Status {
     pub pages_scanned_ahead: u64,
     /// Pages whose end went out as it came, by reason.
     pub bail_outs: Vec<(&'static str, u64)>,
+}
+
+/// One of `throttle.classes`, or those who belong to none (`default`).
+#[derive(Debug, Clone, Serialize)]
+pub struct ClassStatus {
+    /// Its name.
+    pub name: String,
+    /// Its priority: the lowest are turned away first.
+    pub priority: i32,
+    /// Its part of those who came lately and were not in already, from 0 to 1; nothing where nobody came.
+    pub part: Option<f64>,
+    /// The part of its new visitors that gets no page.
+    pub throttled: f64,
+    /// The part of them that gets no answer either.
+    pub dropped: f64,
+    /// Its requests that were turned away since start.
+    pub turned_away: TurnedAway,
+}
+
+/// Requests of a class since start, by how they were turned away.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct TurnedAway {
+    /// With a 503.
+    pub throttled: u64,
+    /// Without an answer, by the layer: the gate knows no class.
+    pub dropped: u64,
 }
 
 /// One signal.
@@ -157,6 +186,12 @@ impl Status {
             share: snapshot.share.get(),
             throttled: snapshot.turned.throttled.get(),
             dropped: snapshot.turned.dropped.get(),
+            classes: shared
+                .classes()
+                .into_iter()
+                .enumerate()
+                .map(|(class, counts)| ClassStatus::of(counts, snapshot.turned_of(class)))
+                .collect(),
             hold_left: snapshot.hold_left.as_secs_f64(),
             assigned: snapshot.primary_assigned,
             connections: shared.connections.count(),
@@ -199,6 +234,24 @@ impl Status {
                 .into_iter()
                 .map(|reason| (reason.label(), shared.counters.bail_outs(reason)))
                 .collect(),
+        }
+    }
+}
+
+// === impl ClassStatus ===
+
+impl ClassStatus {
+    fn of(counts: ClassCounts, turned: Turned) -> Self {
+        Self {
+            name: counts.name,
+            priority: counts.priority,
+            part: counts.part,
+            throttled: turned.throttled.get(),
+            dropped: turned.dropped.get(),
+            turned_away: TurnedAway {
+                throttled: counts.throttled,
+                dropped: counts.dropped,
+            },
         }
     }
 }

@@ -3,11 +3,13 @@
 //! ```text
 //! load of every signal ──► Machine ──► Level ─┬─► ShareController: the part of the visitors offloaded
 //!                                             └─► Turned::away: the part that gets a 503, or nothing
+//!                                                     └─► lowest_first: which part of each class that is
 //! ```
 //!
 //! Everything here is pure: readings and the time go in, decisions come out. The same code decides in the
 //! server, in tests under a paused clock, and in simulations.
 
+mod lowest_first;
 mod machine;
 mod share;
 mod turned;
@@ -17,6 +19,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    lowest_first::{Place, places},
     machine::{Machine, MachineSettings, SignalLoad, Transition},
     share::{Share, ShareController},
     turned::Turned,

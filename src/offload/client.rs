@@ -10,6 +10,7 @@ use http::{HeaderMap, header};
 use ipnet::IpNet;
 
 use super::{
+    classes::only,
     compiled::{Compiled, Identity},
     stay::{hex, mac},
 };
@@ -128,7 +129,7 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 impl Identity {
     fn of<'a>(&self, headers: &'a HeaderMap, peer_is_trusted: bool) -> Option<&'a str> {
         let identity = match self {
-            Self::Header(name) if peer_is_trusted => headers.get(name)?.to_str().ok()?,
+            Self::Header(name) if peer_is_trusted => only(headers, name)?,
             Self::Header(_) => return None,
             Self::Cookie { name, key: None } => cookie(headers, name)?,
             Self::Cookie {

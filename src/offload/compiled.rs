@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
+    classes::Classes,
     overloaded::Overloaded,
     settings::{
         DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings, PrimarySettings,
@@ -73,6 +74,8 @@ pub struct Compiled {
     pub(super) overloaded: Overloaded,
     pub(super) throttle_drops: bool,
     pub(super) stay: Stay,
+    /// The same for as long as this process runs.
+    pub(super) classes: Arc<Classes>,
     pub(super) drop_method: DropMethod,
 }
 
@@ -193,6 +196,7 @@ impl Compiled {
             ),
             throttle_drops: throttle.action == ThrottleAction::Drop,
             stay: Stay::new(throttle.stay, &offload.token),
+            classes: Classes::new(&throttle.classes, primary, offload, &mut problems).into(),
             drop_method: parts.drop.method,
             spread: offload.spread,
             sources: vec![Source::Configuration; servers.len()],
@@ -389,10 +393,18 @@ fn targets_version(targets: &[ServerTarget]) -> u64 {
 impl Identity {
     fn new(settings: &IdentitySettings, problems: &mut Vec<Problem>) -> Option<Self> {
         match (&settings.cookie, &settings.header) {
-            (Some(name), None) => Some(Self::Cookie {
-                name: name.clone(),
-                key: settings.key.clone(),
-            }),
+            (Some(name), None) => {
+                if settings.key.as_ref().is_some_and(String::is_empty) {
+                    problems.push(Problem::new(
+                        "offload.identity.key",
+                        "must not be empty: anybody could sign with it",
+                    ));
+                }
+                Some(Self::Cookie {
+                    name: name.clone(),
+                    key: settings.key.clone(),
+                })
+            }
             (None, Some(name)) => {
                 if settings.key.is_some() {
                     problems.push(Problem::new(

@@ -238,6 +238,8 @@ impl Control {
             share: self.share.share(),
             turned: allowed(turned),
             turned_beside: allowed(beside),
+            // They are laid out by who knows how many come of each.
+            classes: Vec::new(),
             turn_away_offloaded: self
                 .throttling_since
                 .is_some_and(|since| now.saturating_duration_since(since) >= MOVED_ALL),

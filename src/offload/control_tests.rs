@@ -129,10 +129,17 @@ fn decisions(snapshot: &Snapshot, kind: Kind, room: bool) -> Vec<Decision> {
                 address: None,
                 identity: None,
             };
-            let turning = Turning::now(snapshot, snapshot.link);
-            decide(kind, &client, snapshot, turning, &ByHash, || false, &|_| {
-                room
-            })
+            let turning = Turning::now(snapshot, snapshot.link, 0);
+            decide(
+                kind,
+                &client,
+                0,
+                snapshot,
+                turning,
+                &ByHash,
+                || false,
+                &|_| room,
+            )
         })
         .collect()
 }
@@ -280,7 +287,7 @@ fn promises_are_counted_between_two_looks() {
     let link = snapshot.link.unwrap();
     let now = snapshot.at;
     let turned = |pending| {
-        Turning::now(&snapshot, Some(link.after(pending, now)))
+        Turning::now(&snapshot, Some(link.after(pending, now)), 0)
             .alone
             .throttled
     };
@@ -349,10 +356,17 @@ fn who_was_let_in_stays_in() {
         address: None,
         identity: None,
     };
-    let turning = Turning::now(&snapshot, snapshot.link);
-    let stays = decide(PAGE, &client, &snapshot, turning, &ByHash, || true, &|_| {
-        false
-    });
+    let turning = Turning::now(&snapshot, snapshot.link, 0);
+    let stays = decide(
+        PAGE,
+        &client,
+        0,
+        &snapshot,
+        turning,
+        &ByHash,
+        || true,
+        &|_| false,
+    );
     assert_eq!(stays, Decision::Serve);
 }
 

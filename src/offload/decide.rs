@@ -31,7 +31,10 @@ pub enum Decision {
 pub struct Applicant<'a> {
     /// Who asks.
     pub client: &'a Client<'a>,
-    /// What is turned away just now, of those that cost what this one does.
+    /// The position of its class (`throttle.classes`, and among them those who belong to none), lowest first; 0 where
+    /// no classes are configured.
+    pub class: usize,
+    /// What is turned away of its class just now, of those that cost what this one does.
     pub turned: Turned,
     /// Changes every half minute.
     pub epoch: u64,
@@ -84,9 +87,9 @@ pub struct Turning {
 // === impl Turning ===
 
 impl Turning {
-    /// As `snapshot` says, with the primary's `link` as it is at this moment.
+    /// As `snapshot` says for `class`, with the primary's `link` as it is at this moment.
     #[must_use]
-    pub fn now(snapshot: &Snapshot, link: Option<Link>) -> Self {
+    pub fn now(snapshot: &Snapshot, link: Option<Link>, class: usize) -> Self {
         let link = link.map_or(Turned::default(), |link| link.turned());
         let beside = snapshot.turned_beside;
         // An offloaded visitor's page is a fraction of the link that all of its objects are: it is turned away where
@@ -103,24 +106,26 @@ impl Turning {
         } else {
             link
         };
+        let offloaded = if snapshot.turn_away_offloaded {
+            beside.most(offloaded)
+        } else {
+            offloaded
+        };
         Self {
-            alone: beside.most(link),
-            offloaded: if snapshot.turn_away_offloaded {
-                beside.most(offloaded)
-            } else {
-                offloaded
-            },
+            alone: snapshot.of_class(beside.most(link), class),
+            offloaded: snapshot.of_class(offloaded, class),
         }
     }
 }
 
 /// Decides about a request that is not exempt.
 ///
-/// `stays` tells whether the client was let in before; it is asked only where it matters. `has_room` tells
-/// whether a server can take one more visitor.
+/// `class` is the position of the request's class, 0 where there are none. `stays` tells whether the client was let in
+/// before; it is asked only where it matters. `has_room` tells whether a server can take one more visitor.
 pub fn decide(
     kind: Kind,
     client: &Client<'_>,
+    class: usize,
     snapshot: &Snapshot,
     turning: Turning,
     admit: &dyn Admit,
@@ -147,6 +152,7 @@ pub fn decide(
         let verdict = |turned| {
             let applicant = Applicant {
                 client,
+                class,
                 turned,
                 epoch: snapshot.epoch,
             };

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `settings`, `compiled` | the configuration, as written and as the request path reads it |
 //! | `control`, `snapshot`, `shared` | readings become decisions, published as one immutable value |
-//! | `promises` | what the primary has promised to send, exact between two looks at the load |
+//! | `promises`, `work` | what the primary has promised to send, exact between two looks at the load |
 //! | `client`, `request`, `decide`, `stay`, `admitted` | who asks for what, and what happens with it |
+//! | `classes`, `arrivals` | who is turned away last, and how many come of each class |
 //! | `layer`, `service`, `future`, `body` | tower: doing it |
 //! | `spread` | where the objects of one page go, where they do not all go to one server |
 //! | `page`, `pages`, `streaming` | the pages that are rewritten: as a whole, seen before, while they stream |
@@ -16,7 +17,9 @@
 
 mod admitted;
 mod ahead;
+mod arrivals;
 mod body;
+mod classes;
 mod client;
 mod compiled;
 mod connections;
@@ -44,6 +47,7 @@ mod streaming;
 mod weights;
 mod work;
 
+pub(crate) use self::arrivals::ClassCounts;
 #[cfg(feature = "server")]
 pub(crate) use self::riding::sign as sign_report;
 pub use self::{
@@ -59,8 +63,8 @@ pub use self::{
     request::{Kind, OverTls},
     service::{LOAD_HEADER, NAME_HEADER, Offload, SIGNATURE_HEADER, TOKEN_HEADER},
     settings::{
-        BypassSettings, DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings,
-        PrimarySettings, ThrottleAction, ThrottleSettings,
+        BypassSettings, ClassSettings, DropMethod, DropSettings, IdentitySettings, Mode,
+        OffloadSettings, PrimarySettings, ThrottleAction, ThrottleSettings,
     },
     shared::Shared,
     snapshot::Snapshot,

@@ -18,7 +18,9 @@ use tower_service::Service;
 use super::{
     ahead::Sighting,
     body::{Account, BoxError, Dropped, OffloadBody},
+    classes::Applying,
     client::{client, is_trusted, key as client_key},
+    compiled::Compiled,
     counters::Outcome,
     decide::{Decision, Turning, decide},
     fallback,
@@ -249,12 +251,23 @@ impl<S> Offload<S> {
                 }
                 _ => false,
             };
-        let turning = Turning::now(snapshot, self.shared.link(snapshot, now));
         let unix = snapshot.unix_seconds();
-        let stays = || compiled.stay.holds(request.headers(), client.hash, unix);
+        let held = OnceCell::new();
+        let held = || {
+            let look = || compiled.stay.held(request.headers(), client.hash, unix);
+            *held.get_or_init(look)
+        };
+        let class = class(request, peer, kind, &client, compiled);
+        let turning = Turning::now(snapshot, self.shared.link(snapshot, now), class);
+        let priority = compiled.classes.priority(class);
+        let stays = || held().is_some_and(|held| held <= priority);
+        if kind.begins && !compiled.classes.is_empty() && !stays() {
+            self.shared.arrivals.applied(class);
+        }
         let decision = decide(
             kind,
             &client,
+            class,
             snapshot,
             turning,
             &*self.shared.admit,
@@ -272,6 +285,9 @@ impl<S> Offload<S> {
             }
             decision => decision,
         };
+        if kind.begins {
+            self.shared.arrivals.decided(class, decision);
+        }
         let pool = match (compiled.spread, decision) {
             (SpreadBy::Object, Decision::Offload(server) | Decision::Redirect(server)) => {
                 snapshot.choose.pool(&client, server)
@@ -285,13 +301,17 @@ impl<S> Offload<S> {
             let address = client_key(Some(peer.ip().to_canonical()), None);
             self.shared.admitted.note(address, unix);
         }
+        let cookie = || {
+            // Who may stay for less already may go on to: being let in takes nothing away.
+            let held = (!compiled.classes.is_empty()).then(held).flatten();
+            let priority = held.map_or(priority, |held| held.min(priority));
+            compiled.stay.cookie(client.hash, priority, unix)
+        };
         Answer {
             decision,
             at: now,
             pool,
-            stay: let_in
-                .then(|| compiled.stay.cookie(client.hash, unix))
-                .flatten(),
+            stay: let_in.then(cookie).flatten(),
         }
     }
 
@@ -368,6 +388,25 @@ impl<S> Offload<S> {
         }
         ResponseFuture::ready(response)
     }
+}
+
+/// The position of the class that the request belongs to; 0 where there are none, and where it makes no difference.
+fn class<B>(
+    request: &Request<B>,
+    peer: Option<SocketAddr>,
+    kind: Kind,
+    client: &Client<'_>,
+    compiled: &Compiled,
+) -> usize {
+    if compiled.classes.is_empty() || !kind.begins {
+        return 0;
+    }
+    compiled.classes.of(Applying {
+        client,
+        path: request.uri().path(),
+        headers: request.headers(),
+        trusted: is_trusted(peer.map(|peer| peer.ip()), &compiled.trusted_proxies),
+    })
 }
 
 fn throttled<B, F, ResBody>(

@@ -172,6 +172,9 @@ pub struct ThrottleSettings {
     pub stay: Duration,
     /// Who is never turned away.
     pub bypass: BypassSettings,
+    /// Who is turned away last, or first. Default: nobody is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassSettings>,
 }
 
 impl Default for ThrottleSettings {
@@ -182,6 +185,7 @@ impl Default for ThrottleSettings {
             retry_after: Duration::from_secs(10),
             stay: Duration::from_secs(300),
             bypass: BypassSettings::default(),
+            classes: Vec::new(),
         }
     }
 }
@@ -212,6 +216,38 @@ impl Default for BypassSettings {
         Self {
             paths: vec!["/healthz".to_owned()],
             addresses: Vec::new(),
+        }
+    }
+}
+
+/// `[[throttle.classes]]`: requests that are turned away later than others, or sooner. A request belongs to the class
+/// with the highest priority of which it has all that is given here; of two with the same, to the first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassSettings {
+    /// Its name in status and metrics.
+    pub name: String,
+    /// Whose is higher is turned away when nobody below is let in any more. Who belongs to no class has 0. Default: 1.
+    pub priority: i32,
+    /// Globs of paths. Anyone may ask for a path, so it lifts requests for it alone. Empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// A glob on the identity (`offload.identity`), which must be one that can't be made up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// A header, `x-plan`, or one with a glob on its value, `x-plan: gold*`; believed from `primary.trusted_proxies` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+}
+
+impl Default for ClassSettings {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            priority: 1,
+            paths: Vec::new(),
+            identity: None,
+            header: None,
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     admitted::Admitted,
     ahead::{self, Ahead},
+    arrivals::{Arrivals, ClassCounts},
     client,
     connections::Connections,
     control::{Control, Input, Override},
@@ -75,6 +76,8 @@ pub struct Shared {
     pub(super) admitted: Admitted,
     /// What happened. Written by the request path.
     pub counters: Counters,
+    /// How many come of each class. Written by the request path.
+    pub(super) arrivals: Arrivals,
     /// Sizes of pages and objects. Written by the request path.
     pub weights: Weights,
     /// Pages that were seen before. Written by the request path and the background scan.
@@ -127,6 +130,7 @@ impl Shared {
             unchanged: AtomicU64::new(0),
             alarm: Arc::default(),
             admitted: Admitted::default(),
+            arrivals: Arrivals::new(snapshot.compiled.classes.clone(), snapshot.at),
             snapshot: ArcSwap::from_pointee(snapshot),
             server_addresses: ArcSwap::default(),
             in_flight,
@@ -245,6 +249,11 @@ impl Shared {
         Some(servers)
     }
 
+    /// What has become of each class, lowest first; nothing where no classes are configured.
+    pub(crate) fn classes(&self) -> Vec<ClassCounts> {
+        self.arrivals.classes()
+    }
+
     /// Takes note of what the sources of servers gave.
     pub(crate) fn discovered(&self, status: Vec<SourceStatus>) {
         self.discovery.store(Arc::new(status));
@@ -270,7 +279,7 @@ impl Shared {
     }
 
     fn publish(&self, (control, readings): &mut (Control, Vec<Reading>), now: Instant) {
-        let snapshot = control.step(Input {
+        let mut snapshot = control.step(Input {
             readings,
             promised: self.promises.take(),
             unchanged: self.unchanged.swap(0, Ordering::Relaxed),
@@ -285,6 +294,7 @@ impl Shared {
         if let Some(fetched) = control.fetched() {
             self.weights.set_fetched(fetched);
         }
+        snapshot.classes = self.arrivals.step(now);
         let addresses = snapshot
             .compiled
             .servers
@@ -320,10 +330,12 @@ impl Shared {
             let server = servers.get(server).zip(snapshot.servers.get(server));
             server.is_some_and(|(server, state)| server.has_room(state, 0, now))
         };
-        let turning = Turning::now(snapshot, self.link(snapshot, now));
+        let class = snapshot.compiled.classes.highest_without_proxy();
+        let turning = Turning::now(snapshot, self.link(snapshot, now), class);
         decide(
             kind,
             &client,
+            class,
             snapshot,
             turning,
             &*self.admit,

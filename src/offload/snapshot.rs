@@ -7,9 +7,13 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{compiled::Compiled, promises::Link, spread::Full};
+use super::{
+    compiled::{Compiled, Identity},
+    promises::Link,
+    spread::Full,
+};
 use crate::{
-    level::{Level, Turned},
+    level::{Level, Place, Turned},
     load::Reading,
     servers::{Choose, ServerState, SpreadBy, hash},
     units::Ratio,
@@ -34,6 +38,8 @@ pub struct Snapshot {
     pub turned: Turned,
     /// The same without what the link's promises ask for: those are looked at with every visitor.
     pub turned_beside: Turned,
+    /// Where each class stands among those who come, lowest first; empty where no classes are configured.
+    pub classes: Vec<Place>,
     /// Those are turned away too for whom a server has room: all that could be moved has been moved, and
     /// the primary is still overloaded (or an operator has said so).
     pub turn_away_offloaded: bool,
@@ -82,6 +88,7 @@ impl Snapshot {
             share: Ratio::ZERO,
             turned: Turned::default(),
             turned_beside: Turned::default(),
+            classes: Vec::new(),
             turn_away_offloaded: false,
             drop_everything: false,
             epoch: 0,
@@ -92,6 +99,35 @@ impl Snapshot {
             readings: Vec::new(),
             primary_assigned: 0.0,
             link: None,
+        }
+    }
+
+    /// Which part of the new visitors of `class` is turned away.
+    #[must_use]
+    pub fn turned_of(&self, class: usize) -> Turned {
+        self.of_class(self.turned, class)
+    }
+
+    /// Which part of `class` it is where so much of all who come is `turned` away.
+    pub(super) fn of_class(&self, turned: Turned, class: usize) -> Turned {
+        let place = self.classes.get(class);
+        place.map_or(turned, |place| place.of(turned))
+    }
+
+    /// Which part of the new connections nobody answers. A connection tells no class, so it is what even the highest
+    /// class loses that it may turn out to be of. And the lot of an identity is drawn by itself and not by the address:
+    /// where visitors bring one themselves, all are let in as long as anyone is to be.
+    pub(crate) fn dropped_at_gate(&self) -> Ratio {
+        let compiled = &self.compiled;
+        if self.classes.is_empty() {
+            return self.turned.dropped;
+        }
+        let highest = self.turned_of(compiled.classes.highest_without_proxy());
+        let by_address = !matches!(compiled.identity, Some(Identity::Cookie { .. }));
+        if by_address || highest.dropped >= Ratio::ONE {
+            highest.dropped
+        } else {
+            Ratio::ZERO
         }
     }
 

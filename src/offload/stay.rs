@@ -4,6 +4,10 @@
 //! also throw out who is in the middle of a purchase. The cookie is `<expiry>.<mac>`: the second, counted
 //! from 1970, until which it holds, and an HMAC-SHA256 over that and the client key, so that it can be
 //! neither forged nor handed around.
+//!
+//! Where there are classes (`throttle.classes`) it lets stay in what was let in, and what is turned away later still:
+//! `<expiry>.<priority>.<mac>` holds for classes of that priority or a higher one. Else whoever asked once for a path
+//! that is let in would be in everywhere. (Without the number it is 0, the priority of who belongs to no class.)
 
 use std::time::Duration;
 
@@ -51,39 +55,55 @@ impl Stay {
         Self { length, key }
     }
 
-    fn mac(&self, expiry: u64, client: u64) -> String {
-        let mac = mac(&self.key, &[&expiry.to_be_bytes(), &client.to_be_bytes()]);
-        hex(&mac[..16])
+    fn mac(&self, expiry: u64, client: u64, priority: i32) -> String {
+        let (expiry, client) = (expiry.to_be_bytes(), client.to_be_bytes());
+        let priority = priority.to_be_bytes();
+        let parts: [&[u8]; 3] = [&expiry, &client, &priority];
+        // Primaries without classes know of no priority.
+        let parts = if priority == [0; 4] {
+            &parts[..2]
+        } else {
+            &parts
+        };
+        hex(&mac(&self.key, parts)[..16])
     }
 
-    /// Whether the request shows a cookie of this `client` that still holds at `unix_now` (seconds).
-    pub(super) fn holds(&self, headers: &HeaderMap, client: u64, unix_now: u64) -> bool {
+    /// The lowest priority for which the request shows a cookie of this `client` that still holds at `unix_now`
+    /// (seconds).
+    pub(super) fn held(&self, headers: &HeaderMap, client: u64, unix_now: u64) -> Option<i32> {
         if self.length.is_zero() {
-            return false;
+            return None;
         }
-        cookie(headers, NAME)
-            .and_then(|value| value.split_once('.'))
-            .and_then(|(expiry, mac)| Some((expiry.parse::<u64>().ok()?, mac)))
-            // One that holds longer than any we make is not ours, whatever its MAC says.
-            .filter(|(expiry, _)| {
-                (unix_now..=unix_now + self.length.as_secs() + 1).contains(expiry)
-            })
-            .is_some_and(|(expiry, mac)| {
-                subtle::ConstantTimeEq::ct_eq(mac.as_bytes(), self.mac(expiry, client).as_bytes())
-                    .into()
-            })
+        let (expiry, rest) = cookie(headers, NAME)?.split_once('.')?;
+        let expiry: u64 = expiry.parse().ok()?;
+        // One that holds longer than any we make is not ours, whatever its MAC says.
+        if !(unix_now..=unix_now + self.length.as_secs() + 1).contains(&expiry) {
+            return None;
+        }
+        let (priority, shown) = match rest.split_once('.') {
+            Some((priority, shown)) => (priority.parse().ok()?, shown),
+            None => (0, rest),
+        };
+        let expected = self.mac(expiry, client, priority);
+        let genuine: bool =
+            subtle::ConstantTimeEq::ct_eq(shown.as_bytes(), expected.as_bytes()).into();
+        genuine.then_some(priority)
     }
 
-    /// The cookie for a `client` who was let in; [`None`] where cookies are off.
-    pub(super) fn cookie(&self, client: u64, unix_now: u64) -> Option<HeaderValue> {
+    /// The cookie for a `client` who was let in, as of a class of this `priority`; [`None`] where cookies are off.
+    pub(super) fn cookie(&self, client: u64, priority: i32, unix_now: u64) -> Option<HeaderValue> {
         if self.length.is_zero() {
             return None;
         }
         let seconds = self.length.as_secs().max(1);
         let expiry = unix_now + seconds;
-        let mac = self.mac(expiry, client);
+        let mac = self.mac(expiry, client, priority);
+        let class = match priority {
+            0 => String::new(),
+            priority => format!("{priority}."),
+        };
         HeaderValue::try_from(format!(
-            "{NAME}={expiry}.{mac}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax"
+            "{NAME}={expiry}.{class}{mac}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax"
         ))
         .ok()
     }
@@ -138,38 +158,72 @@ mod tests {
     #[test]
     fn holds_for_its_client_and_its_time() {
         let stay = Stay::new(Duration::from_secs(300), "secret");
-        let headers = shown(&stay.cookie(7, 1_000).unwrap());
-        assert!(stay.holds(&headers, 7, 1_000));
-        assert!(stay.holds(&headers, 7, 1_300));
-        assert!(!stay.holds(&headers, 7, 1_301), "over");
-        assert!(!stay.holds(&headers, 8, 1_000), "somebody else");
-        assert!(!stay.holds(&HeaderMap::new(), 7, 1_000));
+        let headers = shown(&stay.cookie(7, 0, 1_000).unwrap());
+        assert_eq!(stay.held(&headers, 7, 1_000), Some(0));
+        assert_eq!(stay.held(&headers, 7, 1_300), Some(0));
+        assert_eq!(stay.held(&headers, 7, 1_301), None, "over");
+        assert_eq!(stay.held(&headers, 8, 1_000), None, "somebody else");
+        assert_eq!(stay.held(&HeaderMap::new(), 7, 1_000), None);
         let other_primary = Stay::new(Duration::from_secs(300), "secret");
-        assert!(
-            other_primary.holds(&headers, 7, 1_000),
+        assert_eq!(
+            other_primary.held(&headers, 7, 1_000),
+            Some(0),
             "the secret is shared"
         );
         let stranger = Stay::new(Duration::from_secs(300), "");
-        assert!(!stranger.holds(&headers, 7, 1_000));
+        assert_eq!(stranger.held(&headers, 7, 1_000), None);
+    }
+
+    #[test]
+    fn holds_for_the_priority_that_it_was_given_for_and_no_other() {
+        let stay = Stay::new(Duration::from_secs(300), "secret");
+        for priority in [1, -1, i32::MAX, i32::MIN] {
+            let cookie = stay.cookie(7, priority, 1_000).unwrap();
+            assert_eq!(stay.held(&shown(&cookie), 7, 1_000), Some(priority));
+            // The number is signed: it can be neither changed nor left out.
+            let text = cookie.to_str().unwrap();
+            let number = format!(".{priority}.");
+            assert!(text.contains(&number), "{text}");
+            for other in [".", ".0.", ".2."] {
+                let changed = HeaderValue::try_from(text.replace(&number, other)).unwrap();
+                assert_eq!(stay.held(&shown(&changed), 7, 1_000), None, "{changed:?}");
+            }
+        }
+        let plain = stay.cookie(7, 0, 1_000).unwrap();
+        let text = plain.to_str().unwrap().replacen('.', ".-1.", 1);
+        let changed = HeaderValue::try_from(text).unwrap();
+        assert_eq!(stay.held(&shown(&changed), 7, 1_000), None);
     }
 
     #[test]
     fn a_forged_cookie_is_none() {
         let stay = Stay::new(Duration::from_secs(300), "secret");
-        for value in ["1100", "1100.", "1100.00", ".", "x.y", "99999999999.0", ""] {
+        for value in [
+            "1100",
+            "1100.",
+            "1100.00",
+            ".",
+            "..",
+            "1100.1.00",
+            "1100.x.00",
+            "1100.99999999999.00",
+            "x.y",
+            "99999999999.0",
+            "",
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(
                 header::COOKIE,
                 HeaderValue::try_from(format!("{NAME}={value}")).unwrap(),
             );
-            assert!(!stay.holds(&headers, 7, 1_000), "{value}");
+            assert_eq!(stay.held(&headers, 7, 1_000), None, "{value}");
         }
     }
 
     #[test]
     fn can_be_off() {
         let stay = Stay::new(Duration::ZERO, "secret");
-        assert!(stay.cookie(7, 1_000).is_none());
+        assert!(stay.cookie(7, 0, 1_000).is_none());
     }
 
     #[test]

@@ -150,7 +150,8 @@ fn globs(key: &str, patterns: &[String], errors: &mut Vec<RuleError>) -> GlobSet
     };
     for (index, pattern) in patterns.iter().enumerate() {
         let relative = pattern.strip_prefix('/').unwrap_or(pattern);
-        if relative.is_empty() {
+        // "/" is the site's first page.
+        if pattern.is_empty() {
             report(
                 Some(index),
                 "expected a glob such as \"**/*.png\", found \"\"".to_owned(),
