@@ -157,8 +157,9 @@ async fn half(
         }
     }
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    let file = fs::read(root.join(path.trim_start_matches('/')))?;
-    let kind = match path.rsplit('.').next() {
+    let name = path.split('?').next().unwrap_or_default();
+    let file = fs::read(root.join(name.trim_start_matches('/')))?;
+    let kind = match name.rsplit('.').next() {
         Some("css") => "text/css",
         Some("js") => "text/javascript",
         Some("svg") => "image/svg+xml",
