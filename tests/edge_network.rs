@@ -467,6 +467,71 @@ async fn c10_the_edge_depends_on_the_current_and_the_previous_load_of_the_edges(
     assert_eq!(network.servers(40).await, [0, 0, 40]);
 }
 
+#[tokio::test]
+async fn an_edge_that_is_killed_in_the_middle_of_an_episode_gets_no_more_pages() {
+    const VISITORS: usize = 60;
+    let site = Site::new();
+    let upstream = site.start().await;
+    let port = free_port().await;
+    let (eu, us) = (edge("eu", port).await, edge("us", port).await);
+    // Asked for their health as often as anybody's server is by default.
+    let entry = |name: &str, edge: &Program| {
+        format!(
+            "{{ name = \"{name}\", url = \"{}\", cors = true, health = {{ path = \"/.overspill/health\" }} }}",
+            url(edge)
+        )
+    };
+    let primary = Program::serve(&Config::new(format!(
+        "primary.listen = \"{port}\"\nprimary.upstream = \"http://{}\"\noffload.share = 1.0\n\
+         offload.token = \"{TOKEN}\"\noffload.servers = [{}, {}]",
+        upstream.address,
+        entry("eu", &eu),
+        entry("us", &us),
+    )))
+    .await;
+    primary.until_usable("eu", true).await;
+    primary.until_usable("us", true).await;
+    primary.hold_level("offload").await;
+    let (from_eu, from_us) = (page(&url(&eu)), page(&url(&us)));
+    let pages = async || {
+        let mut pages = Vec::new();
+        for number in 0..VISITORS {
+            let answer = get("/").from(visitor(number)).ask(primary.site).await;
+            pages.push(answer.text().to_owned());
+        }
+        pages
+    };
+    let before = pages().await;
+    assert!(before.contains(&from_eu) && before.contains(&from_us));
+    assert!(
+        before
+            .iter()
+            .all(|page| [&from_eu, &from_us].contains(&page))
+    );
+
+    let mut eu = eu;
+    eu.kill().await;
+    let after = until("no page names it", async || {
+        let pages = pages().await;
+        // Until then a page is one of these two, and never anything else.
+        assert!(
+            pages
+                .iter()
+                .all(|page| [&from_eu, &from_us].contains(&page))
+        );
+        (!pages.contains(&from_eu)).then_some(pages)
+    })
+    .await;
+    // Everyone has the other one now.
+    assert!(after.iter().all(|page| *page == from_us));
+    let known = primary.server("eu").await;
+    assert_eq!(
+        (&known["usable"], &known["health"]),
+        (&false.into(), &"ill".into()),
+        "{known}"
+    );
+}
+
 /// One of a crowd: the page, and each of its objects from where its link leads; gives the server.
 async fn visit(number: usize, primary: SocketAddr, servers: &BTreeMap<String, String>) -> String {
     let answer = get("/").from(visitor(number)).ask(primary).await;

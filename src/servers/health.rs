@@ -55,6 +55,12 @@ impl HealthTracker {
         &self.health
     }
 
+    /// Whether it is alive as far as is known, and its last answer was bad: the next one is wanted soon.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.health, Health::Well | Health::Busy) && self.in_a_row > 0
+    }
+
     /// Takes in an answer; true when it changed the health.
     pub fn observe(&mut self, answer: Answer, settings: &HealthProbe) -> bool {
         let (next, needed) = match (&self.health, answer) {
@@ -122,6 +128,24 @@ mod tests {
         ));
         assert!(matches!(after([bad(), Answer::Good]), Health::Ill(_)));
         assert_eq!(after([bad(), Answer::Good, Answer::Good]), Health::Well);
+    }
+
+    #[test]
+    fn it_is_in_doubt_from_the_first_bad_answer_until_that_has_proved_right_or_wrong() {
+        let mut tracker = HealthTracker::default();
+        let mut in_doubt = |answer| {
+            tracker.observe(answer, &HealthProbe::default());
+            tracker.is_in_doubt()
+        };
+        assert!(!in_doubt(Answer::Good));
+        assert!(in_doubt(bad()));
+        assert!(!in_doubt(Answer::Good));
+        assert!(in_doubt(bad()) && in_doubt(bad()));
+        // It is ill: how soon it is well again is no matter of haste.
+        assert!(!in_doubt(bad()) && !in_doubt(bad()));
+        assert!(!in_doubt(Answer::Good) && !in_doubt(Answer::Good));
+        assert!(in_doubt(bad()));
+        assert!(!in_doubt(Answer::Busy));
     }
 
     #[test]

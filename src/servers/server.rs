@@ -262,6 +262,11 @@ impl Server {
         }
     }
 
+    /// Whether it counts as alive though its last answer was bad.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.known().health.is_in_doubt()
+    }
+
     /// Takes in a report that arrived at `now`, or why there is none.
     pub fn observe_report(&self, report: Result<Ratio, String>, now: Instant) {
         let is_over = false;

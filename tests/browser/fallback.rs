@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::{
     fixtures::write_objects,
     support::{
-        broken_server::{Broken, BrokenServer},
+        broken_server::{Broken, BrokenServer, DyingServer},
         config::Config,
         process::Nginx,
         program::Program,
@@ -29,6 +29,11 @@ struct Site {
 impl Site {
     /// Where it has several servers, its objects are spread over them.
     async fn start(servers: &[&str]) -> Self {
+        Self::asking(servers, "false").await
+    }
+
+    /// The same with what `health` says of each server.
+    async fn asking(servers: &[&str], health: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         write_objects(root.path());
         let files = format!("root {};", root.path().display());
@@ -40,7 +45,7 @@ impl Site {
             .iter()
             .enumerate()
             .map(|(name, url)| {
-                format!("{{ name = \"{name}\", url = {url:?}, cors = true, health = false }}")
+                format!("{{ name = \"{name}\", url = {url:?}, cors = true, health = {health} }}")
             })
             .collect();
         let spread = if servers.len() > 1 { "object" } else { "page" };
@@ -457,4 +462,121 @@ async fn with_a_server_that_is_well_nothing_comes_from_the_primary() {
     until_looks(&browser, looks + 2).await;
     assert_eq!(site.fetched(), BTreeMap::new());
     browser.quit().await;
+}
+
+#[tokio::test]
+#[ignore = "needs chromium and nginx"]
+async fn a_server_that_is_killed_between_two_pages_costs_no_object() {
+    let objects = tempfile::tempdir().unwrap();
+    write_objects(objects.path());
+    let server = Nginx::start(objects.path());
+    let site = Site::asking(&[&server.url], "{}").await;
+    let browser = browser().await;
+    let url = site.page("everything-policy", EVERYTHING);
+    browser.open(&url).await;
+    until_seen(&browser, &everything()).await;
+    assert_eq!(site.fetched(), BTreeMap::new());
+
+    // The next page names it still, or not any more: the visitor sees the same.
+    drop(server);
+    browser.clear_cache().await;
+    browser.open(&url).await;
+    until_seen(&browser, &everything()).await;
+    until("backgrounds and posters", async || {
+        (site.fetched().len() >= MENDED.len()).then_some(())
+    })
+    .await;
+
+    // And those after that name it no more.
+    site.program.until_usable("0", false).await;
+    let page = site.program.until("offloading stops", |_| true).await;
+    assert_eq!(page["servers"][0]["health"], "ill");
+    browser.clear_cache().await;
+    browser.open(&url).await;
+    until_seen(&browser, &everything()).await;
+    let names = "return [document.querySelectorAll('[src],[href]')].flatMap(all => [...all])\
+        .filter(element => new URL(element.src || element.href, location).port != location.port).length;";
+    assert_eq!(browser.run(names).await, 0);
+    browser.quit().await;
+}
+
+/// A picture of which half of the bytes show half of it: 64 wide and high, of 24 bits.
+fn bitmap() -> Vec<u8> {
+    let pixels = 64 * 64 * 3_u32;
+    let mut file = b"BM".to_vec();
+    for number in [
+        54 + pixels,
+        0,
+        54,
+        40,
+        64,
+        64,
+        1 | 24 << 16,
+        0,
+        pixels,
+        0,
+        0,
+        0,
+        0,
+    ] {
+        file.extend(number.to_le_bytes());
+    }
+    file.resize(54 + pixels as usize, 0x99);
+    file
+}
+
+/// Of each of these objects the half has come when the server is killed; then all of it is to be seen.
+async fn is_killed_in_the_middle(html: &str, objects: &[&str], seen: Value, scripts: usize) {
+    let root = tempfile::tempdir().unwrap();
+    write_objects(root.path());
+    write(root.path(), "o/half.bmp", &bitmap());
+    let server = DyingServer::start(root.path()).await;
+    let site = Site::start(&[&server.url]).await;
+    write(site.root.path(), "o/half.bmp", &bitmap());
+    let browser = browser().await;
+    let html = format!("<!doctype html><title>In the middle</title>{html}");
+    browser.open(&site.page("middle-policy", &html)).await;
+    until(format_args!("{objects:?} have begun"), async || {
+        (server.asked() == objects).then_some(())
+    })
+    .await;
+    server.kill();
+    let seen = until_seen(&browser, &seen).await;
+    until("every script has run", async || {
+        let ran = browser.run("return (window.ran || []).length;").await;
+        (ran == scripts).then_some(())
+    })
+    .await;
+    let looks = seen["looks"].as_u64().unwrap();
+    until_looks(&browser, looks + 2).await;
+    let once: BTreeMap<_, _> = objects.iter().map(|path| (path.to_string(), 1)).collect();
+    assert_eq!(site.fetched(), once);
+    browser.quit().await;
+}
+
+#[tokio::test]
+#[ignore = "needs chromium and nginx"]
+async fn a_server_that_is_killed_in_the_middle_of_its_answers_costs_no_object() {
+    tokio::join!(
+        is_killed_in_the_middle(
+            "<link rel=stylesheet href=/o/a.css><script src=/o/a.js></script>",
+            &["/o/a.css", "/o/a.js"],
+            json!({ "styles": ["a"] }),
+            1,
+        ),
+        // (Beside those that a page is held up by, a browser waits with these.)
+        is_killed_in_the_middle(
+            "<script defer src=/o/b.js></script><script async src=/o/lazy.js></script>",
+            &["/o/b.js", "/o/lazy.js"],
+            json!({}),
+            2,
+        ),
+        is_killed_in_the_middle(
+            "<img src=/o/half.bmp><img src=/o/1.svg><picture><source srcset=/o/2.svg><img src=/o/3.svg></picture>\
+             <img srcset='/o/half.bmp?2x 1x'>",
+            &["/o/1.svg", "/o/2.svg", "/o/half.bmp", "/o/half.bmp?2x"],
+            json!({ "pictures": [64, 1, 2, 64] }),
+            0,
+        ),
+    );
 }

@@ -12,6 +12,7 @@
 //! | `caches` | other people's caches, with the files that make offload servers of them |
 //! | `curl` | the real one |
 //! | `manuals` | where Debian puts documentation: thousands of real pages |
+//! | `network` | hosts of their own, with links of a set speed |
 //! | `dns` (in its own tests) | a name server |
 //! | `process` | other people's programs: nginx, chromedriver |
 //! | `web` | an HTTP client that takes answers as they come |
@@ -27,6 +28,7 @@ pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod curl;
 pub(crate) mod manuals;
+pub(crate) mod network;
 pub(crate) mod offload_server;
 pub(crate) mod process;
 pub(crate) mod program;

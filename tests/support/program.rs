@@ -231,6 +231,13 @@ impl Program {
         self.ended().await
     }
 
+    /// Ends it at once, as a machine that fails would; its handle still knows where it was.
+    pub(crate) async fn kill(&mut self) {
+        soon("the program is killed", self.child.kill())
+            .await
+            .unwrap();
+    }
+
     /// Waits until it has ended by itself; gives its exit code.
     pub(crate) async fn ended(mut self) -> Option<i32> {
         soon("the program ends", self.child.wait())

@@ -1,7 +1,7 @@
 //! Asks the offload servers how they are: one task for every question to every server.
 //!
 //! The first question is asked at once. An answer may take as long as the time between two questions, and
-//! 5 s at most. Tasks end when the returned handle is dropped, or their server is no longer among those that it
+//! 5 s at most. After a bad answer about its health a server is asked again soon. Tasks end when the returned handle is dropped, or their server is no longer among those that it
 //! follows.
 
 mod ask;
@@ -29,6 +29,9 @@ use super::{
 
 /// The longest that an answer is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// So many times as soon is a server asked again that is well as far as is known, and gave a bad answer. Pages go on
+/// naming it until it is known to be ill, and that takes several of them.
+const SOONER: u32 = 8;
 /// How often the servers' names are looked up again.
 const LOOK_UP: Duration = Duration::from_secs(60);
 
@@ -137,6 +140,9 @@ async fn ask_for_health(client: HttpClient, server: Arc<Server>, uri: Uri, every
             Ok(Err(reason)) => Answer::Bad(reason),
             Err(_) => Answer::Bad(format!("no answer within {patience:?}")),
         });
+        if server.is_in_doubt() {
+            ticks.reset_after(every / SOONER);
+        }
     }
 }
 
@@ -155,5 +161,22 @@ async fn look_up(server: Arc<Server>) {
             None => return,
         };
         server.observe_addresses(addresses);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servers::settings::HealthProbe;
+
+    /// Killed right after a good answer: the first bad one comes with the next question, the others soon.
+    #[test]
+    fn who_is_killed_is_known_to_be_ill_within_3_s() {
+        let HealthProbe {
+            every, failures, ..
+        } = HealthProbe::default();
+        let ill = every + every / SOONER * (failures - 1);
+        // The control loop has to see it, too.
+        assert!(ill <= Duration::from_millis(2_500), "{ill:?}");
     }
 }
