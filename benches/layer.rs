@@ -120,7 +120,6 @@ fn decide_at_offload(bencher: Bencher<'_, '_>, servers: usize) {
         decide(
             kind,
             client,
-            0,
             black_box(&snapshot),
             Turning::now(&snapshot, None, 0),
             &ByHash,

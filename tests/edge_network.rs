@@ -472,7 +472,7 @@ async fn an_edge_that_is_killed_in_the_middle_of_an_episode_gets_no_more_pages()
     const VISITORS: usize = 60;
     let site = Site::new();
     let upstream = site.start().await;
-    let port = free_port().await;
+    let port = own_address();
     let (eu, us) = (edge("eu", port).await, edge("us", port).await);
     // Asked for their health as often as anybody's server is by default.
     let entry = |name: &str, edge: &Program| {

@@ -32,7 +32,9 @@ mod room;
 mod service;
 mod settings;
 
-pub(crate) use self::accept::{Acceptor, Relief};
+pub(crate) use self::accept::Acceptor;
+#[cfg(feature = "server")]
+pub(crate) use self::accept::Relief;
 pub use self::settings::LimitSettings;
 #[cfg(feature = "server")]
 pub(crate) use self::{

@@ -130,16 +130,9 @@ fn decisions(snapshot: &Snapshot, kind: Kind, room: bool) -> Vec<Decision> {
                 identity: None,
             };
             let turning = Turning::now(snapshot, snapshot.link, 0);
-            decide(
-                kind,
-                &client,
-                0,
-                snapshot,
-                turning,
-                &ByHash,
-                || false,
-                &|_| room,
-            )
+            decide(kind, &client, snapshot, turning, &ByHash, || false, &|_| {
+                room
+            })
         })
         .collect()
 }
@@ -357,16 +350,9 @@ fn who_was_let_in_stays_in() {
         identity: None,
     };
     let turning = Turning::now(&snapshot, snapshot.link, 0);
-    let stays = decide(
-        PAGE,
-        &client,
-        0,
-        &snapshot,
-        turning,
-        &ByHash,
-        || true,
-        &|_| false,
-    );
+    let stays = decide(PAGE, &client, &snapshot, turning, &ByHash, || true, &|_| {
+        false
+    });
     assert_eq!(stays, Decision::Serve);
 }
 

@@ -78,6 +78,8 @@ impl Admit for ByHash {
 /// Who is turned away just now: it depends on what a visitor would cost the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Turning {
+    /// The position of the class that this is about, lowest first; 0 where no classes are configured.
+    pub class: usize,
     /// Those whose objects the primary would serve itself.
     pub alone: Turned,
     /// Those for whom a server has room.
@@ -112,20 +114,27 @@ impl Turning {
             offloaded
         };
         Self {
+            class,
             alone: snapshot.of_class(beside.most(link), class),
             offloaded: snapshot.of_class(offloaded, class),
         }
+    }
+
+    /// Whether anyone is turned away.
+    fn anyone(&self) -> bool {
+        [self.alone, self.offloaded]
+            .iter()
+            .any(|turned| *turned != Turned::default())
     }
 }
 
 /// Decides about a request that is not exempt.
 ///
-/// `class` is the position of the request's class, 0 where there are none. `stays` tells whether the client was let in
+/// `turning` is about the request's class. `stays` tells whether the client was let in
 /// before; it is asked only where it matters. `has_room` tells whether a server can take one more visitor.
 pub fn decide(
     kind: Kind,
     client: &Client<'_>,
-    class: usize,
     snapshot: &Snapshot,
     turning: Turning,
     admit: &dyn Admit,
@@ -148,11 +157,11 @@ pub fn decide(
     };
     let in_share = hash::fraction(client.hash, SHARE_SALT) < snapshot.share.get();
     let mut server = in_share.then(choose).flatten();
-    if kind.begins && turning != Turning::default() {
+    if kind.begins && turning.anyone() {
         let verdict = |turned| {
             let applicant = Applicant {
                 client,
-                class,
+                class: turning.class,
                 turned,
                 epoch: snapshot.epoch,
             };

@@ -267,7 +267,6 @@ impl<S> Offload<S> {
         let decision = decide(
             kind,
             &client,
-            class,
             snapshot,
             turning,
             &*self.shared.admit,

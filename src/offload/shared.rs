@@ -335,7 +335,6 @@ impl Shared {
         decide(
             kind,
             &client,
-            class,
             snapshot,
             turning,
             &*self.admit,
