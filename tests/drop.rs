@@ -230,6 +230,32 @@ async fn no_head_of_an_answer_is_sent_over_http_2() {
 }
 
 #[tokio::test]
+async fn a_trusted_proxy_gets_no_head_either_and_keeps_its_connection() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    let (_site, program) = program("primary.trusted_proxies = [\"127.0.0.1\"]").await;
+    program.hold_level("drop").await;
+    let mut stream = connect(Ipv4Addr::LOCALHOST, program.site).await.unwrap();
+    let frame = headers_frame(GET);
+    stream.write_all(&[PREFACE, &frame].concat()).await.unwrap();
+    let mut read = Vec::new();
+    while !frames(&read).contains(&RST_STREAM) {
+        let count = support::wait::soon("a frame", stream.read_buf(&mut read)).await;
+        assert!(count.unwrap() > 0, "{read:?}");
+    }
+    assert!(!frames(&read).contains(&HEADERS), "{:?}", frames(&read));
+    // Other visitors' requests are on it, too.
+    program.hold_level("normal").await;
+    let mut next = frame;
+    *next.get_mut(8).unwrap() = 3;
+    stream.write_all(&next).await.unwrap();
+    while !frames(&read).contains(&HEADERS) {
+        let count = support::wait::soon("a frame", stream.read_buf(&mut read)).await;
+        assert!(count.unwrap() > 0, "{read:?}");
+    }
+}
+
+#[tokio::test]
 async fn not_a_byte_is_sent_over_http_1() {
     for lines in ["", GATE_OPEN, "drop.method = \"reset\""] {
         let (_site, program) = program(lines).await;

@@ -516,7 +516,8 @@ async fn a_low_limit_of_open_files_is_told_and_kept() {
     );
     let mut streams = Vec::new();
     for _ in 0..200 {
-        streams.push(connect(visitor(1), program.site).await.unwrap());
+        // It may have been ended before it shows as begun.
+        streams.extend(connect(visitor(1), program.site).await.ok());
     }
     for number in 2..10 {
         is_served(&program, visitor(number)).await;
@@ -556,29 +557,22 @@ async fn where_no_file_is_left_accepting_waits_and_goes_on() {
     let program = Program::serve(&Config::new(lines)).await;
     let mut held = Held::none();
     upstream.hold(&program, &mut held, 10).await;
-    // Not one more: it believes that it may have thousands.
-    allow_files(&program, open_files(&program)).await;
+    // Not one more, though it believes that it may have thousands.
+    allow_files(&program, 3).await;
     let site = program.site;
     let asking = tokio::spawn(async move { get("/nothing").ask(site).await });
-    until("it says so", async || {
-        program
-            .log()
-            .contains("can't accept a connection")
-            .then_some(())
-    })
-    .await;
+    let said = || program.log().matches("can't accept a connection").count();
+    until("it says so", async || (said() > 0).then_some(())).await;
     let before = ticks(&program);
     sleep(Duration::from_secs(2)).await;
     let used = ticks(&program) - before;
     // A circle without a pause takes all of a processor; a busy machine makes this less, not more.
     assert!(used < 100, "{used} of 200");
-    assert_eq!(
-        program.log().matches("can't accept a connection").count(),
-        1
-    );
+    assert_eq!(said(), 1);
     assert!(!asking.is_finished());
-    // Those that wait end, and their files go.
+    // Those that are there already are served.
     upstream.release(&mut held).await;
+    allow_files(&program, 1000).await;
     let answer = soon("an answer", asking).await.unwrap();
     assert_eq!(answer.status, 404);
 }
@@ -627,7 +621,7 @@ async fn other_methods_are_bounded_as_well() {
 
 #[tokio::test]
 async fn an_edge_has_the_same_limits() {
-    let primary = Program::serve(&Config::new("")).await;
+    let (_site, primary) = program("").await;
     let lines = format!(
         r#"
         edge.primary = "http://{}"
@@ -643,7 +637,7 @@ async fn an_edge_has_the_same_limits() {
     assert_eq!(drain(&mut silent).await.0, b"");
     let mut many = Vec::new();
     for _ in 0..30 {
-        many.push(connect(visitor(1), edge.site).await.unwrap());
+        many.extend(connect(visitor(1), edge.site).await.ok());
     }
     let to: SocketAddr = edge.site;
     let answer = get("/.overspill/health")

@@ -175,7 +175,7 @@ impl Room {
     /// Waits a moment where many were told to go who are still there: their files are open until they have.
     pub(crate) async fn settle(&self) {
         const MOMENT: Duration = Duration::from_millis(100);
-        while self.inside().leaving > 64.max(self.most / 16) {
+        while self.inside().leaving > 4.max(self.most / 16) {
             // One of them may have begun to ask just then, and take its time.
             if tokio::time::timeout(MOMENT, self.left.notified())
                 .await
