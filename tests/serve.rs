@@ -22,7 +22,7 @@ use support::{
     program::Program,
     raw::parse,
     upstream::Upstream,
-    wait::until,
+    wait::{until, until_within},
 };
 use tokio::io::AsyncWriteExt;
 
@@ -602,4 +602,43 @@ async fn who_says_nothing_is_shown_out_and_who_asked_may_stay() {
         .await
         .unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
+}
+
+/// Looks at the load are a minute apart here, so that no look brings it about.
+#[tokio::test]
+async fn an_episode_begins_as_soon_as_promises_ask_for_it() {
+    // Of 125 KB a second over two seconds: 0.84 of the link.
+    let picture = vec![7; 200_000];
+    let site = folder([
+        ("index.html", b"<!doctype html><img src=/a.png>".as_slice()),
+        ("a.png", &picture),
+    ]);
+    let program = Program::serve(&elsewhere(&format!(
+        "primary.site = {:?}\noffload.share = 1.0\nload.interval = \"60s\"\nload.bandwidth.enabled = true\n\
+         load.bandwidth.source = \"responses\"\nload.bandwidth.capacity = \"1Mbit/s\"",
+        site.path()
+    )))
+    .await;
+    // Of a page that was not read yet nobody knows what it promises.
+    assert!(
+        get("/")
+            .ask(program.site)
+            .await
+            .text()
+            .contains("src=/a.png")
+    );
+    program
+        .until("the page is known", |status| {
+            status["pages_scanned_ahead"] == 1
+        })
+        .await;
+    assert_eq!(program.status().await["level"], "normal");
+    get("/").ask(program.site).await;
+    let half_a_look = Duration::from_secs(30);
+    until_within(half_a_look, "an episode", async || {
+        (program.status().await["level"] != "normal").then_some(())
+    })
+    .await;
+    let page = get("/").ask(program.site).await;
+    assert!(page.text().contains(ELSEWHERE), "{}", page.text());
 }

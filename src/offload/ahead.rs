@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::{
     compiled::Compiled,
+    future::length,
     page::{DECODED, WHOLE},
     pages::{Asked, Policies},
     shared::Shared,
@@ -74,6 +75,8 @@ pub(super) struct Sighting {
     etag: Option<HeaderValue>,
     pieces: Vec<Bytes>,
     bytes: usize,
+    /// So many bytes it is long, where that is known.
+    length: Option<u64>,
 }
 
 /// A page that is to be weighed again.
@@ -212,6 +215,7 @@ impl Sighting {
             etag: None,
             pieces: Vec::new(),
             bytes: 0,
+            length: None,
         }
     }
 
@@ -220,7 +224,11 @@ impl Sighting {
         mut self: Box<Self>,
         response: Response<B>,
         ahead: &Ahead,
-    ) -> (Response<B>, Option<Box<Self>>) {
+    ) -> (Response<B>, Option<Box<Self>>)
+    where
+        B: HttpBody,
+    {
+        self.length = length(&response);
         let (parts, body) = response.into_parts();
         let page = match qualifies(&parts, &http::Method::GET, true) {
             Ok(coding) => {
@@ -245,6 +253,11 @@ impl Sighting {
         self.bytes += piece.len();
         self.pieces.push(piece.clone());
         (self.bytes <= WHOLE).then_some(self)
+    }
+
+    /// Whether all of it has passed. A server asks for nothing more than the length that it told.
+    pub(super) fn is_whole(&self) -> bool {
+        self.length == Some(self.bytes as u64)
     }
 
     /// The page has passed.

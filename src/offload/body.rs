@@ -216,7 +216,9 @@ where
             } => {
                 let frame = ready!(inner.as_mut().poll_frame(cx)).map(passed_on);
                 watch(&frame, sighting);
-                let whole = frame.is_none() || is_over(&*inner);
+                let whole = frame.is_none()
+                    || is_over(&*inner)
+                    || sighting.as_ref().is_some_and(|page| page.is_whole());
                 if let Some(account) = this.account.as_ref()
                     && let Some(sighting) = sighting.take_if(|_| whole)
                 {

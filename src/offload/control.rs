@@ -254,7 +254,7 @@ impl Control {
             choose: self.choose.clone(),
             readings,
             primary_assigned: self.work.promised(),
-            link: self.link.filter(|_| natural > Level::Normal),
+            link: self.link,
         };
         if let Some(overridden) = self.overridden {
             self.apply(overridden, &mut snapshot, now);

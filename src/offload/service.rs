@@ -258,7 +258,11 @@ impl<S> Offload<S> {
             *held.get_or_init(look)
         };
         let class = class(request, peer, kind, &client, compiled);
-        let turning = Turning::now(snapshot, self.shared.link(snapshot, now), class);
+        let turning = if kind.begins {
+            Turning::now(snapshot, self.shared.link(snapshot, now), class)
+        } else {
+            Turning::default()
+        };
         let priority = compiled.classes.priority(class);
         let stays = || held().is_some_and(|held| held <= priority);
         if kind.begins && !compiled.classes.is_empty() && !stays() {

@@ -287,8 +287,7 @@ impl Shared {
             now,
             wall: SystemTime::now(),
         });
-        let calm = snapshot.level == Level::Normal;
-        let alarm = snapshot.link.filter(|_| calm);
+        let alarm = snapshot.link.filter(|_| snapshot.level == Level::Normal);
         self.promises
             .set_alarm(alarm.and_then(|link| link.until_offload()));
         if let Some(fetched) = control.fetched() {

@@ -142,7 +142,7 @@ impl Snapshot {
     }
 
     /// Seconds since 1970 when this was made: exact enough for cookies, and no clock on the request path.
-    pub(crate) fn unix_seconds(&self) -> u64 {
+    pub(super) fn unix_seconds(&self) -> u64 {
         self.wall
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())

@@ -228,6 +228,11 @@ impl Server {
         Some(self.assigned.rate(now) / capacity.bytes_per_second())
     }
 
+    /// All that it is promised, and would be, in bytes a second on the wire.
+    fn promised(&self, now: Instant) -> f64 {
+        self.assigned.rate(now) + self.modelled.rate(now)
+    }
+
     /// Whether one more visitor, who fetches so many `bytes`, may be sent to it: exact between two snapshots, where
     /// the capacity is known. `state` is the snapshot's.
     ///
@@ -241,7 +246,7 @@ impl Server {
         let capacity = capacity.bytes_per_second();
         let threshold = self.settings.threshold.get() * state.ramp;
         let step = on_the_wire(bytes) as f64 / (capacity * WINDOW.as_secs_f64());
-        let promised = (self.assigned.rate(now) + self.modelled.rate(now)) / capacity;
+        let promised = self.promised(now) / capacity;
         // Whatever a page weighs, one who is idle takes it.
         promised + state.correction + (step / 2.0).min(threshold / 2.0) < threshold
     }
@@ -359,11 +364,9 @@ impl Server {
             // What was learnt from reports expires with them.
             known.correction = 0.0;
         }
-        let modelled = self.modelled.rate(now);
-        let assigned = self
-            .settings
-            .capacity
-            .map(|capacity| (self.assigned.rate(now) + modelled) / capacity.bytes_per_second());
+        let promised = self.promised(now);
+        let capacity = self.settings.capacity;
+        let assigned = capacity.map(|capacity| promised / capacity.bytes_per_second());
         let load = match (assigned, report) {
             (Some(assigned), _) => Some((assigned + known.correction).max(0.0)),
             (None, report) => report.map(|report| report.load.get()),
@@ -409,7 +412,7 @@ impl Server {
                 (_, Health::Busy) => "busy",
                 (_, Health::Ill(_)) => "ill",
             },
-            assigned_bytes_per_second: self.assigned.rate(now) + modelled,
+            assigned_bytes_per_second: promised,
         }
     }
 
