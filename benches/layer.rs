@@ -121,7 +121,7 @@ fn decide_at_offload(bencher: Bencher<'_, '_>, servers: usize) {
             kind,
             client,
             black_box(&snapshot),
-            Turning::now(&snapshot, None, 0),
+            Turning::now(&snapshot, None, 0, 0),
             &ByHash,
             || false,
             &has_room,

@@ -1508,8 +1508,8 @@ async fn a_busy_edge_is_known_by_the_signed_report_that_rides_on_its_pulls() {
     logs(&primary, "set `offload.token` here and `edge.token` there").await;
 }
 
-#[tokio::test]
-async fn at_the_start_of_an_episode_the_edges_pull_the_hottest_objects() {
+/// A primary whose page shows one picture, and an edge of it.
+async fn primary_and_edge() -> (tempfile::TempDir, Program, Program) {
     let site = support::folder([
         ("index.html", &b"<img src=\"/hot.png\">"[..]),
         ("hot.png", b"picture"),
@@ -1530,15 +1530,41 @@ async fn at_the_start_of_an_episode_the_edges_pull_the_hottest_objects() {
     )))
     .await;
     primary.until_usable("eu", true).await;
-    for _ in 0..3 {
-        assert_eq!(get("/hot.png").ask(primary.site).await.status, 200);
-    }
+    (site, primary, edge)
+}
+
+#[tokio::test]
+async fn at_the_start_of_an_episode_the_edges_pull_the_hottest_objects() {
+    let (_site, primary, edge) = primary_and_edge().await;
+    assert_eq!(get("/hot.png").ask(primary.site).await.status, 200);
+    assert_eq!(get("/hot.png").ask(primary.site).await.status, 200);
     primary.hold_level("offload").await;
     edge.until("the hot one is there", |status| status["objects"] == 1)
         .await;
     assert_eq!(count(&edge.status().await, "pulls"), 1);
     assert_eq!(fetch(&edge, "/hot.png").await.text(), "picture");
     assert_eq!(count(&edge.status().await, "pulls"), 1);
+}
+
+#[tokio::test]
+async fn in_calm_the_edges_pull_what_is_asked_for_again_and_again() {
+    let (_site, primary, edge) = primary_and_edge().await;
+    for _ in 0..3 {
+        assert_eq!(get("/hot.png").ask(primary.site).await.status, 200);
+    }
+    assert_eq!(get("/cold.png").ask(primary.site).await.status, 200);
+    edge.until("the hot one is there", |status| status["objects"] == 1)
+        .await;
+    assert_eq!(primary.status().await["level"], "normal");
+    // Asked once more it is nothing new, and the other one has only now become hot.
+    for path in ["/hot.png", "/cold.png", "/cold.png"] {
+        assert_eq!(get(path).ask(primary.site).await.status, 200);
+    }
+    edge.until("the other one is there", |status| status["objects"] == 2)
+        .await;
+    assert_eq!(count(&edge.status().await, "pulls"), 2);
+    assert_eq!(fetch(&edge, "/cold.png").await.text(), "picture");
+    assert_eq!(count(&edge.status().await, "pulls"), 2);
 }
 
 #[tokio::test]

@@ -4,7 +4,14 @@
 
 mod support;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -24,7 +31,7 @@ use support::{
     upstream::Upstream,
     wait::{until, until_within},
 };
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, sync::Semaphore};
 
 /// A server that takes whatever it is given, and is not there.
 const ELSEWHERE: &str = "http://offload.example:8";
@@ -641,4 +648,45 @@ async fn an_episode_begins_as_soon_as_promises_ask_for_it() {
     .await;
     let page = get("/").ask(program.site).await;
     assert!(page.text().contains(ELSEWHERE), "{}", page.text());
+}
+
+/// Looks at the load are a minute apart here: no average of it has anything to say.
+#[tokio::test]
+async fn more_requests_than_may_be_in_flight_do_not_get_through_to_the_application() {
+    const CAPACITY: usize = 10;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let release = Arc::new(Semaphore::new(0));
+    let upstream = Upstream::start(Router::new().route("/", {
+        let (begun, release) = (begun.clone(), release.clone());
+        route(async move || {
+            begun.fetch_add(1, Ordering::Relaxed);
+            let _ = release.acquire().await;
+            "<!doctype html><p>a page"
+        })
+    }))
+    .await;
+    let program = Program::serve(&Config::new(format!(
+        "primary.upstream = \"http://{}\"\nload.interval = \"60s\"\nload.in_flight.capacity = {CAPACITY}",
+        upstream.address
+    )))
+    .await;
+    let visit = |number| {
+        let visit = get("/").header("Accept", "text/html").from(visitor(number));
+        let site = program.site;
+        tokio::spawn(async move { visit.ask(site).await.status })
+    };
+    let first: Vec<_> = (0..CAPACITY).map(visit).collect();
+    program.until_level("throttle").await;
+    let late = (CAPACITY..10 * CAPACITY).map(visit);
+    for visit in late.collect::<Vec<_>>() {
+        assert_eq!(visit.await.unwrap(), 503);
+    }
+    assert_eq!(begun.load(Ordering::Relaxed), CAPACITY);
+    release.add_permits(1_000);
+    for visit in first {
+        assert_eq!(visit.await.unwrap(), 200);
+    }
+    // The next one finds nobody before him.
+    let next = get("/").from(visitor(200)).ask(program.site).await;
+    assert_eq!(next.status, 200);
 }

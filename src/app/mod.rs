@@ -5,6 +5,7 @@ mod overspill;
 #[cfg(feature = "server")]
 mod serve;
 mod status;
+mod warm_up;
 
 #[cfg(feature = "server")]
 pub use self::serve::{DEFAULT_SITE, Inner, ServeError, Serving, inner, serve};

@@ -6,16 +6,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{net::TcpListener, runtime::Handle, sync::Notify, task::JoinSet, time::Instant};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet, time::Instant};
 
-use super::{discovery::Discovery, status::Status};
+use super::{discovery::Discovery, status::Status, warm_up::warm_up};
 use crate::{
     config::{ConfigError, Settings},
     gate::{self, GateListener},
     level::Level,
     load::{self, BytesSent, InFlight, Sampler, Signal, Thresholds, Watched},
-    offload::{Admit, ByHash, Control, OffloadLayer, Override, Shared, Snapshot},
-    servers::{Probes, Select, hash, warm},
+    offload::{Admit, ByHash, Capacity, Control, OffloadLayer, Override, Shared, Snapshot},
+    servers::{Probes, Select, hash},
 };
 
 /// Why Overspill could not start.
@@ -197,7 +197,10 @@ impl Builder {
         })?;
         let compiled = Arc::new(compiled);
         let now = Instant::now();
-        let capacity = load::bandwidth_capacity(&settings.load.bandwidth);
+        let capacity = Capacity {
+            link: load::bandwidth_capacity(&settings.load.bandwidth),
+            in_flight: settings.load.in_flight.capacity,
+        };
         let control = Control::new(
             compiled.clone(),
             settings.load.release,
@@ -225,7 +228,6 @@ impl Builder {
         };
         tasks.spawn(warm_up(
             Arc::downgrade(&shared),
-            shared.episodes(),
             settings.offload.token.clone(),
         ));
         tasks.spawn(look_when_alarmed(Arc::downgrade(&shared)));
@@ -251,32 +253,6 @@ impl Builder {
             shared,
             started: now,
         })
-    }
-}
-
-/// So many objects are named to the edges when an episode begins.
-const HOTTEST: usize = 64;
-
-/// Warms the edges up whenever an episode begins.
-async fn warm_up(shared: Weak<Shared>, episodes: Arc<Notify>, token: String) {
-    loop {
-        episodes.notified().await;
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        let snapshot = shared.snapshot().clone();
-        let hottest = shared.hottest(HOTTEST);
-        // Telling takes its time: the state must not live for it.
-        drop(shared);
-        let paths: Vec<Vec<&str>> = (0..snapshot.compiled.servers().len())
-            .map(|server| {
-                let paths = hottest.iter().map(String::as_str);
-                paths
-                    .filter(|path| snapshot.may_fetch(server, path))
-                    .collect()
-            })
-            .collect();
-        warm(snapshot.compiled.servers(), &token, &paths).await;
     }
 }
 

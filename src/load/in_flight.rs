@@ -28,9 +28,10 @@ impl InFlight {
         InFlightGuard(self.0.clone())
     }
 
-    /// Counts one more until [`end`](Self::end), for a guard that holds the gauge by other means.
-    pub(crate) fn begin(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// Counts one more until [`end`](Self::end), for a guard that holds the gauge by other means; gives how many there
+    /// are with it.
+    pub(crate) fn begin(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Ends what [`begin`](Self::begin) began.

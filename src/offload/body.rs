@@ -47,7 +47,7 @@ impl fmt::Debug for Account {
 
 impl Account {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        shared.in_flight.begin();
+        shared.enter();
         Self {
             shared: shared.clone(),
             outcome: Outcome::Served,

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     compiled::Compiled,
     fetched::{Fetched, Learner, Passed},
+    in_flight::InFlightLimit,
     promises::Link,
     settings::Mode,
     snapshot::Snapshot,
@@ -34,6 +35,11 @@ const MOVED_ALL: Duration = Duration::from_secs(4);
 /// Whether a reading is that of the link whose promises are known.
 fn is_link(reading: &Reading) -> bool {
     &*reading.name == "bandwidth" && reading.off.is_none()
+}
+
+/// Whether a reading is that of the requests in flight.
+fn is_in_flight(reading: &Reading) -> bool {
+    &*reading.name == "in_flight" && reading.off.is_none()
 }
 
 /// How many times its first threshold the worst signal's load is.
@@ -64,15 +70,24 @@ pub struct Control {
     usable: Vec<bool>,
     candidates: Vec<Candidate>,
     choose: Arc<dyn Choose>,
-    /// What the primary can send, where that is known.
-    capacity: Option<BitRate>,
+    capacity: Capacity,
     link: Option<Link>,
+    in_flight: Option<InFlightLimit>,
     work: Work,
     learner: Learner,
     /// What it learnt in the last step.
     fetched: Option<Fetched>,
     /// Every new visitor was turned away when the last step had been taken.
     all_turned: bool,
+}
+
+/// What the primary can do, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Capacity {
+    /// What it can send.
+    pub link: Option<BitRate>,
+    /// How many requests may be in flight.
+    pub in_flight: Option<u32>,
 }
 
 /// A level held by hand.
@@ -95,6 +110,8 @@ pub struct Input<'a> {
     pub unchanged: u64,
     /// All that it has served to visitors.
     pub passed: Passed,
+    /// How many requests are in flight.
+    pub in_flight: u64,
     /// The time.
     pub now: Instant,
     /// The time by the calendar.
@@ -109,7 +126,7 @@ impl Control {
     pub fn new(
         compiled: Arc<Compiled>,
         release: Ratio,
-        capacity: Option<BitRate>,
+        capacity: Capacity,
         select: Option<Arc<dyn Select>>,
         now: Instant,
     ) -> Self {
@@ -133,6 +150,7 @@ impl Control {
             overridden: None,
             capacity,
             link: None,
+            in_flight: None,
             work: Work::default(),
             learner: Learner::new(),
             fetched: None,
@@ -213,9 +231,12 @@ impl Control {
         let calm = natural == Level::Normal && self.overridden.is_none();
         self.fetched = self.learner.observe(input.passed, calm, now);
 
-        let is_link = |reading: &Reading| self.link.is_some() && is_link(reading);
+        let is_exact = |reading: &Reading| {
+            self.link.is_some() && is_link(reading)
+                || self.in_flight.is_some() && is_in_flight(reading)
+        };
         let beside: Vec<SignalLoad> = std::iter::zip(&signals, &readings)
-            .filter(|(_, reading)| !is_link(reading))
+            .filter(|(_, reading)| !is_exact(reading))
             .map(|(signal, _)| *signal)
             .collect();
         let allowed = |turned: Turned| match natural {
@@ -228,6 +249,9 @@ impl Control {
         };
         let beside = Turned::away(&beside);
         let turned = self.link.map_or(beside, |link| beside.most(link.turned()));
+        let turned = self
+            .in_flight
+            .map_or(turned, |limit| turned.most(limit.turned(input.in_flight)));
         self.all_turned = allowed(turned).throttled == Ratio::ONE;
         let mut snapshot = Snapshot {
             compiled: self.compiled.clone(),
@@ -255,6 +279,7 @@ impl Control {
             readings,
             primary_assigned: self.work.promised(),
             link: self.link,
+            in_flight: self.in_flight,
         };
         if let Some(overridden) = self.overridden {
             self.apply(overridden, &mut snapshot, now);
@@ -283,6 +308,7 @@ impl Control {
         };
         snapshot.turned_beside = snapshot.turned;
         snapshot.link = None;
+        snapshot.in_flight = None;
     }
 
     /// The readings, with what is known better. A link's load is the larger of what it carries and what it has been
@@ -299,8 +325,9 @@ impl Control {
                 .load
                 .map(|load| Ratio::saturating(load.get() * part));
         }
+        self.count_in_flight(&mut readings, input.in_flight, part);
         let reading = readings.iter_mut().find(|reading| is_link(reading));
-        let (Some(reading), Some(capacity)) = (reading, self.capacity) else {
+        let (Some(reading), Some(capacity)) = (reading, self.capacity.link) else {
             self.link = None;
             return readings;
         };
@@ -317,12 +344,44 @@ impl Control {
         readings
     }
 
+    /// Where so many are in flight at this moment that someone is turned away, that is the load; below, it is the
+    /// average.
+    fn count_in_flight(&mut self, readings: &mut [Reading], in_flight: u64, part: f64) {
+        let reading = readings.iter_mut().find(|reading| is_in_flight(reading));
+        self.in_flight = None;
+        let (Some(reading), Some(capacity)) = (reading, self.capacity.in_flight) else {
+            return;
+        };
+        let limit = InFlightLimit {
+            capacity: f64::from(capacity.max(1)) / part.max(f64::MIN_POSITIVE),
+            thresholds: reading.thresholds,
+        };
+        let load = Ratio::saturating(in_flight as f64 / limit.capacity);
+        if limit.alarm().is_some_and(|alarm| in_flight >= alarm) && reading.load < Some(load) {
+            reading.load = Some(load);
+        }
+        self.in_flight = Some(limit);
+    }
+
     /// How many times its first threshold the link's load would be, were nothing decided.
     fn worst_link(&self) -> f64 {
         let ratio = self.link.and_then(|link| {
             Some(self.work.all() / link.capacity / link.thresholds.offload?.get())
         });
         ratio.unwrap_or(0.0)
+    }
+
+    /// How many times its first threshold the worst signal's load is going to be, were nothing done: what was seen last
+    /// and promised just now, and not averages that have yet to follow a crowd that comes all at once.
+    fn to_come(&self, readings: &[Reading]) -> f64 {
+        let newest = readings.iter().map(|reading| {
+            let link = self.link.filter(|_| is_link(reading));
+            let raw = reading.raw.map_or(0.0, Ratio::get);
+            let load = reading.load?.get().max(raw);
+            let load = link.map_or(load, |link| load.max(link.load_to_come()));
+            Some(load / reading.thresholds.offload?.get())
+        });
+        newest.flatten().fold(0.0, f64::max)
     }
 
     fn signal(&self, reading: &Reading) -> SignalLoad {
@@ -369,7 +428,7 @@ impl Control {
                 "level changed"
             );
             if change.from == Level::Normal {
-                self.share.engage(ratio);
+                self.share.engage(self.to_come(readings));
             } else if change.to == Level::Normal {
                 self.share.disengage();
             }
@@ -390,15 +449,15 @@ impl Control {
             .zip(&mut self.usable)
             .map(|(server, usable)| {
                 let state = server.state(now, wall);
-                if state.usable != *usable {
+                if state.takes != *usable {
                     tracing::info!(
                         server = server.name(),
-                        usable = state.usable,
+                        usable = state.takes,
                         reason = state.reason,
                         "offload server changed"
                     );
                 }
-                *usable = state.usable;
+                *usable = state.takes;
                 state
             })
             .collect();
@@ -434,7 +493,7 @@ impl Control {
                 let most = threshold * capacity * source.weight();
                 Candidate {
                     name: settings.name.clone(),
-                    usable: state.usable,
+                    usable: state.takes,
                     rank: source.rank(),
                     price: settings.price,
                     // In steps, so that the table is not made anew for a breath of wind.

@@ -56,7 +56,10 @@ impl World {
         )
         .unwrap();
         let compiled = Arc::new(compiled);
-        let capacity = "8Mbit/s".parse().ok();
+        let capacity = Capacity {
+            link: "8Mbit/s".parse().ok(),
+            in_flight: None,
+        };
         Self {
             control: Control::new(compiled, ratio(0.05), capacity, None, now),
             now,
@@ -93,6 +96,7 @@ impl World {
                 promised: promised / 4,
                 unchanged: 0,
                 passed: Passed::default(),
+                in_flight: 0,
                 now: self.now,
                 wall: SystemTime::UNIX_EPOCH,
             }));
@@ -129,7 +133,7 @@ fn decisions(snapshot: &Snapshot, kind: Kind, room: bool) -> Vec<Decision> {
                 address: None,
                 identity: None,
             };
-            let turning = Turning::now(snapshot, snapshot.link, 0);
+            let turning = Turning::now(snapshot, snapshot.link, 0, 0);
             decide(kind, &client, snapshot, turning, &ByHash, || false, &|_| {
                 room
             })
@@ -280,7 +284,7 @@ fn promises_are_counted_between_two_looks() {
     let link = snapshot.link.unwrap();
     let now = snapshot.at;
     let turned = |pending| {
-        Turning::now(&snapshot, Some(link.after(pending, now)), 0)
+        Turning::now(&snapshot, Some(link.after(pending, now)), 0, 0)
             .alone
             .throttled
     };
@@ -349,7 +353,7 @@ fn who_was_let_in_stays_in() {
         address: None,
         identity: None,
     };
-    let turning = Turning::now(&snapshot, snapshot.link, 0);
+    let turning = Turning::now(&snapshot, snapshot.link, 0, 0);
     let stays = decide(PAGE, &client, &snapshot, turning, &ByHash, || true, &|_| {
         false
     });

@@ -89,13 +89,17 @@ pub struct Turning {
 // === impl Turning ===
 
 impl Turning {
-    /// As `snapshot` says for `class`, with the primary's `link` as it is at this moment.
+    /// As `snapshot` says for `class`, with the primary's `link` as it is at this moment, and so many other requests
+    /// `in_flight`.
     #[must_use]
-    pub fn now(snapshot: &Snapshot, link: Option<Link>, class: usize) -> Self {
+    pub fn now(snapshot: &Snapshot, link: Option<Link>, in_flight: u64, class: usize) -> Self {
         let link = link.map_or(Turned::default(), |link| link.turned());
+        let crowded = snapshot.in_flight.as_ref();
+        let crowded = crowded.map_or(Turned::default(), |limit| limit.turned(in_flight));
+        let link = link.most(crowded);
         let beside = snapshot.turned_beside;
-        // An offloaded visitor's page is a fraction of the link that all of its objects are: it is turned away where
-        // the others would be dropped.
+        // An offloaded visitor's page is a fraction of the link that all of its objects are, and soon over: it is
+        // turned away where the others would be dropped.
         let offloaded = Turned {
             throttled: link.dropped,
             dropped: Ratio::ZERO,

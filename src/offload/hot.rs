@@ -80,16 +80,27 @@ impl Hot {
         }
     }
 
-    /// The paths that were asked for most, at most `most`, of those whose hash `is_wanted`. What was counted
-    /// counts half from now on.
-    pub(super) fn top(&self, most: usize, is_wanted: impl Fn(u64) -> bool) -> Vec<String> {
+    /// What was counted counts half from now on.
+    pub(super) fn forget(&self) {
+        for place in &self.places {
+            place.count.store(place.count.load(Relaxed) / 2, Relaxed);
+        }
+    }
+
+    /// The paths that were asked for most, at most `most`, of those that were `least` times or more and whose hash
+    /// `is_wanted`.
+    pub(super) fn top(
+        &self,
+        most: usize,
+        least: u64,
+        is_wanted: impl Fn(u64) -> bool,
+    ) -> Vec<String> {
         let mut found: Vec<(u64, String)> = self
             .places
             .iter()
             .filter_map(|place| {
                 let count = place.count.load(Relaxed);
-                place.count.store(count / 2, Relaxed);
-                let wanted = count > 0 && is_wanted(place.hash.load(Relaxed));
+                let wanted = count >= least && is_wanted(place.hash.load(Relaxed));
                 wanted
                     .then(|| place.read())
                     .flatten()
@@ -118,10 +129,13 @@ mod tests {
             note("/site.css");
             note(&format!("/rare/{round}.png"));
         }
-        let top = hot.top(2, |_| true);
+        let top = hot.top(2, 1, |_| true);
         assert_eq!(top[0], "/logo.png");
         assert_eq!(top[1], "/site.css");
+        assert_eq!(hot.top(9, 3_000, |_| true), ["/logo.png", "/site.css"]);
+        hot.forget();
+        assert_eq!(hot.top(9, 3_000, |_| true), ["/logo.png"]);
         let logo = hash::bytes(b"/logo.png");
-        assert_eq!(hot.top(1, |path| path != logo)[0], "/site.css");
+        assert_eq!(hot.top(1, 1, |path| path != logo)[0], "/site.css");
     }
 }

@@ -17,6 +17,7 @@
 
 mod admitted;
 mod ahead;
+mod alarm;
 mod arrivals;
 mod body;
 mod classes;
@@ -30,6 +31,7 @@ mod fallback;
 mod fetched;
 mod future;
 mod hot;
+mod in_flight;
 mod layer;
 mod overloaded;
 mod page;
@@ -54,10 +56,11 @@ pub use self::{
     body::{BoxError, Dropped, OffloadBody},
     compiled::{Compiled, Parts},
     connections::{Connection, Connections, Switch},
-    control::{Control, Input, Override},
+    control::{Capacity, Control, Input, Override},
     counters::{Counters, Outcome},
     decide::{Admit, Applicant, ByHash, Decision, Turning, Verdict, decide},
     future::ResponseFuture,
+    in_flight::InFlightLimit,
     layer::OffloadLayer,
     promises::Link,
     request::{Kind, OverTls},

@@ -12,6 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use crate::{level::Turned, load::Thresholds, servers::PROMISE_WINDOW};
 
 /// The time constant of what is sent beside what was promised: others' work, and what browsers fetch in excess.
@@ -19,26 +20,18 @@ const BESIDE: f64 = 2.0;
 /// The same where the link is full. Then it shows only that there is at least so much, and most of that is what was
 /// promised, and drains.
 const BESIDE_FULL: f64 = 5.0;
+/// The time over which is counted what is promised *just now*: as short as it can be with a few visitors in it.
+const JUST_NOW: f64 = 0.5;
 /// So many seconds of work may wait for the link before anyone is turned away for it, and so many until everyone is. A
 /// crowd comes in bursts, and who waits for a second or two is served.
 const BACKLOG: [f64; 2] = [1.0, 2.0];
 
 /// Sums up promises. Written by the request path, taken by the control loop.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Promises {
     /// Bytes on the wire since the last step.
     pending: AtomicU64,
-    /// From so many on the control loop should not wait for its next look.
-    alarm: AtomicU64,
-}
-
-impl Default for Promises {
-    fn default() -> Self {
-        Self {
-            pending: AtomicU64::new(0),
-            alarm: AtomicU64::new(u64::MAX),
-        }
-    }
+    alarm: Alarm,
 }
 
 // === impl Promises ===
@@ -47,8 +40,7 @@ impl Promises {
     /// Promises `bytes` on the wire; tells, once, that an episode should begin by them.
     pub(super) fn add(&self, bytes: u64) -> bool {
         let pending = self.pending.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        pending >= self.alarm.load(Ordering::Relaxed)
-            && self.alarm.swap(u64::MAX, Ordering::Relaxed) != u64::MAX
+        self.alarm.rings_at(pending)
     }
 
     /// Those since the last step.
@@ -63,8 +55,7 @@ impl Promises {
 
     /// From how many bytes on an episode should begin.
     pub(super) fn set_alarm(&self, bytes: Option<u64>) {
-        self.alarm
-            .store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.alarm.set(bytes);
     }
 }
 
@@ -79,6 +70,8 @@ pub struct Link {
     pub at: Instant,
     /// What was promised, in bytes a second: a moving average.
     pub rate: f64,
+    /// The same just now: where the average is going.
+    pub just_now: f64,
     /// What of it was not sent yet, in bytes, were the link used up to its second threshold.
     pub backlog: f64,
     /// What is sent beside it, as a load: never negative.
@@ -95,6 +88,7 @@ impl Link {
             thresholds,
             at: now,
             rate: 0.0,
+            just_now: 0.0,
             backlog: 0.0,
             correction: 0.0,
         }
@@ -110,6 +104,7 @@ impl Link {
         Self {
             at: now,
             rate: self.rate * (-elapsed / window).exp() + bytes / window,
+            just_now: self.just_now * (-elapsed / JUST_NOW).exp() + bytes / JUST_NOW,
             backlog: (self.backlog - sent).max(0.0) + bytes,
             ..*self
         }
@@ -120,7 +115,8 @@ impl Link {
         let Some(measured) = measured else { return };
         let beside = measured - self.rate / self.capacity;
         let is_full = measured >= self.thresholds.drop.map_or(1.0, |drop| drop.get());
-        if is_full && beside < self.correction {
+        let is_explained = beside < self.correction || self.backlog > 0.0;
+        if is_full && is_explained {
             return;
         }
         let window = if is_full { BESIDE_FULL } else { BESIDE };
@@ -132,6 +128,12 @@ impl Link {
     #[must_use]
     pub fn load(&self) -> f64 {
         self.rate / self.capacity + self.correction
+    }
+
+    /// Where the load is going.
+    #[must_use]
+    pub fn load_to_come(&self) -> f64 {
+        self.just_now.max(self.rate) / self.capacity + self.correction
     }
 
     /// Who is turned away, of those whose objects the primary would serve itself. Its load has to be too high, and

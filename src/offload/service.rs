@@ -259,7 +259,8 @@ impl<S> Offload<S> {
         };
         let class = class(request, peer, kind, &client, compiled);
         let turning = if kind.begins {
-            Turning::now(snapshot, self.shared.link(snapshot, now), class)
+            let in_flight = self.shared.others_in_flight();
+            Turning::now(snapshot, self.shared.link(snapshot, now), in_flight, class)
         } else {
             Turning::default()
         };

@@ -17,6 +17,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     admitted::Admitted,
     ahead::{self, Ahead},
+    alarm::Alarm,
     arrivals::{Arrivals, ClassCounts},
     client,
     connections::Connections,
@@ -64,13 +65,15 @@ pub struct Shared {
     server_addresses: ArcSwap<Vec<IpAddr>>,
     /// Requests in flight. Written by the request path.
     pub in_flight: InFlight,
+    /// Rings when so many are that a crowd must have come.
+    in_flight_alarm: Alarm,
     /// Bytes of our responses. Written by the request path.
     pub bytes_sent: BytesSent,
     /// What the primary is promised to send. Written by the request path.
     promises: Promises,
     /// What it sends while nothing that is decided happens. Written by the request path.
     unchanged: AtomicU64,
-    /// Rung by a promise that asks for an episode.
+    /// Rung by what asks for an episode: a promise, or a request.
     alarm: Arc<Notify>,
     /// Addresses that a page went to just now. Written by the request path, read by the gate.
     pub(super) admitted: Admitted,
@@ -134,6 +137,7 @@ impl Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             server_addresses: ArcSwap::default(),
             in_flight,
+            in_flight_alarm: Alarm::default(),
             bytes_sent,
             counters: Counters::default(),
             weights: Weights::default(),
@@ -181,6 +185,18 @@ impl Shared {
         }
     }
 
+    /// A request begins.
+    pub(super) fn enter(&self) {
+        if self.in_flight_alarm.rings_at(self.in_flight.begin()) {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// So many are in flight beside the one that is decided about.
+    pub(super) fn others_in_flight(&self) -> u64 {
+        self.in_flight.count().saturating_sub(1)
+    }
+
     /// Promises that the primary sends `bytes` of bodies.
     pub(super) fn promise(&self, bytes: u64) {
         if self.promises.add(on_the_wire(bytes)) {
@@ -200,7 +216,7 @@ impl Shared {
         Some(link.after(self.promises.pending(), now))
     }
 
-    /// Rings when promises ask for an episode; then it is time for a [`look`](Self::look).
+    /// Rings when promises or requests ask for an episode; then it is time for a [`look`](Self::look).
     pub(crate) fn alarms(&self) -> Arc<Notify> {
         Arc::clone(&self.alarm)
     }
@@ -223,10 +239,17 @@ impl Shared {
         Arc::clone(&self.episodes)
     }
 
-    /// The objects that were asked for most, with their queries: those that are for everyone.
+    /// At most so many of the objects that were asked for most, and at `least` so many times, with their queries: those
+    /// that are for everyone.
     #[must_use]
-    pub fn hottest(&self, most: usize) -> Vec<String> {
-        self.hot.top(most, |path| !self.private.contains(path))
+    pub fn hottest(&self, most: usize, least: u64) -> Vec<String> {
+        let is_for_all = |path| !self.private.contains(path);
+        self.hot.top(most, least, is_for_all)
+    }
+
+    /// What was asked for until now counts half.
+    pub fn forget_heat(&self) {
+        self.hot.forget();
     }
 
     /// Goes on with these servers, in effect when this returns; gives them, where they are others than before.
@@ -284,12 +307,18 @@ impl Shared {
             promised: self.promises.take(),
             unchanged: self.unchanged.swap(0, Ordering::Relaxed),
             passed: self.weights.passed(),
+            in_flight: self.in_flight.count(),
             now,
             wall: SystemTime::now(),
         });
         let alarm = snapshot.link.filter(|_| snapshot.level == Level::Normal);
         self.promises
             .set_alarm(alarm.and_then(|link| link.until_offload()));
+        let limit = snapshot
+            .in_flight
+            .filter(|_| snapshot.level < Level::Throttle);
+        self.in_flight_alarm
+            .set(limit.and_then(|limit| limit.alarm()));
         if let Some(fetched) = control.fetched() {
             self.weights.set_fetched(fetched);
         }
@@ -330,7 +359,9 @@ impl Shared {
             server.is_some_and(|(server, state)| server.has_room(state, 0, now))
         };
         let class = snapshot.compiled.classes.highest_without_proxy();
-        let turning = Turning::now(snapshot, self.link(snapshot, now), class);
+        // A connection is no request yet.
+        let in_flight = self.in_flight.count();
+        let turning = Turning::now(snapshot, self.link(snapshot, now), in_flight, class);
         decide(
             kind,
             &client,

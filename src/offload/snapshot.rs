@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     compiled::{Compiled, Identity},
+    in_flight::InFlightLimit,
     promises::Link,
     spread::Full,
 };
@@ -36,7 +37,8 @@ pub struct Snapshot {
     pub share: Ratio,
     /// Which part of the new visitors is turned away, as of now.
     pub turned: Turned,
-    /// The same without what the link's promises ask for: those are looked at with every visitor.
+    /// The same without what the link's promises and the requests in flight ask for: those are looked at with every
+    /// visitor.
     pub turned_beside: Turned,
     /// Where each class stands among those who come, lowest first; empty where no classes are configured.
     pub classes: Vec<Place>,
@@ -61,6 +63,8 @@ pub struct Snapshot {
     pub primary_assigned: f64,
     /// The primary's link, where its capacity is known and its load decides.
     pub link: Option<Link>,
+    /// How many requests may be in flight, where that is known and their number decides.
+    pub in_flight: Option<InFlightLimit>,
 }
 
 // === impl Snapshot ===
@@ -99,6 +103,7 @@ impl Snapshot {
             readings: Vec::new(),
             primary_assigned: 0.0,
             link: None,
+            in_flight: None,
         }
     }
 

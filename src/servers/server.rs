@@ -22,7 +22,7 @@ use super::{
     settings::{HealthSettings, ServerSettings},
     verdict::Refusal,
 };
-use crate::units::Ratio;
+use crate::units::{BitRate, Ratio};
 
 /// The time constant of the correction of the assigned rate: slow, since it stands for others' work, and
 /// quick answers to quick changes are the assigned rate's part.
@@ -47,6 +47,8 @@ pub struct Server {
     modelled: AssignedRate,
     /// All that it was ever promised, in bytes. Written by the request path.
     assigned_bytes: AtomicU64,
+    /// The last promise, in bytes. Written by the request path.
+    last: AtomicU64,
     /// Pages whose links were pointed to it, and those links.
     /// Scanned, spliced.
     pages: [AtomicU64; 2],
@@ -111,8 +113,15 @@ pub struct ServerState {
     pub correction: f64,
     /// What its own report says, while that is fresh.
     pub reported: Option<f64>,
-    /// Whether it gets work.
+    /// Whether it gets work at this moment.
     pub usable: bool,
+    /// Whether it may get work until the next look, as far as [`has_room`](Server::has_room) allows: the same, unless it
+    /// is only the last promise that has taken the rest of its room.
+    #[serde(skip)]
+    pub takes: bool,
+    /// Whether it was heard of and is not away, be it full or not.
+    #[serde(skip)]
+    pub is_there: bool,
     /// Why not, or what is odd about it though it does.
     pub reason: Option<String>,
     /// "unknown", "well", "busy", "ill" or "not probed".
@@ -133,6 +142,7 @@ impl Server {
             assigned: AssignedRate::new(now),
             modelled: AssignedRate::new(now),
             assigned_bytes: AtomicU64::new(0),
+            last: AtomicU64::new(0),
             pages: Default::default(),
             links: AtomicU64::new(0),
             riding: ArcSwapOption::empty(),
@@ -159,6 +169,7 @@ impl Server {
             assigned: self.assigned.clone(),
             modelled: self.modelled.clone(),
             assigned_bytes: copy(&self.assigned_bytes),
+            last: copy(&self.last),
             pages: [copy(&self.pages[0]), copy(&self.pages[1])],
             links: copy(&self.links),
             riding: ArcSwapOption::new(self.riding.load_full()),
@@ -188,11 +199,13 @@ impl Server {
     pub fn assign(&self, bytes: u64, now: Instant) {
         self.assigned.add(on_the_wire(bytes), now);
         self.assigned_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.last.store(bytes, Ordering::Relaxed);
     }
 
     /// The same where nothing that is decided happens: it costs nothing, and no report will show it.
     pub fn model(&self, bytes: u64, now: Instant) {
         self.modelled.add(on_the_wire(bytes), now);
+        self.last.store(bytes, Ordering::Relaxed);
     }
 
     /// A page whose links were pointed to it went out; `spliced` by a plan, or else scanned.
@@ -243,12 +256,18 @@ impl Server {
         let Some(capacity) = self.settings.capacity else {
             return true;
         };
-        let capacity = capacity.bytes_per_second();
         let threshold = self.settings.threshold.get() * state.ramp;
-        let step = on_the_wire(bytes) as f64 / (capacity * WINDOW.as_secs_f64());
-        let promised = self.promised(now) / capacity;
-        // Whatever a page weighs, one who is idle takes it.
-        promised + state.correction + (step / 2.0).min(threshold / 2.0) < threshold
+        let promised = self.promised(now) / capacity.bytes_per_second();
+        promised + state.correction + half_a_step(bytes, capacity, threshold) < threshold
+    }
+
+    /// By how much the last promise, which fitted, may have lifted the load above the threshold: by as much as it was
+    /// below, so that is no reason to send nobody there until the next look.
+    fn tolerance(&self) -> f64 {
+        let last = self.last.load(Ordering::Relaxed);
+        let threshold = self.settings.threshold.get();
+        let capacity = self.settings.capacity;
+        capacity.map_or(0.0, |capacity| half_a_step(last, capacity, threshold))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -377,7 +396,7 @@ impl Server {
         });
         // Once at its threshold, it comes back below `resume`.
         known.over = load.is_some_and(|load| {
-            load >= self.settings.threshold.get()
+            load >= self.settings.threshold.get() + self.tolerance()
                 || known.over && load >= self.settings.resume().get()
         });
         let says_over = report.is_some_and(|report| report.is_over);
@@ -386,6 +405,12 @@ impl Server {
             Ok(()) if says_over => Err(Refusal::Over),
             verdict => verdict,
         };
+        let takes = verdict.is_ok();
+        let threshold = self.settings.threshold;
+        let verdict = verdict.and_then(|()| match load {
+            Some(load) if load >= threshold.get() => Err(Refusal::Full(load, threshold)),
+            _ => Ok(()),
+        });
         let ramp = known.ramp(verdict.as_ref().err(), self.settings.slow_start, now);
         let odd = if ramp < 1.0 {
             Some(format!(
@@ -404,6 +429,8 @@ impl Server {
             correction: known.correction,
             reported: report.map(|report| report.load.get()),
             usable: verdict.is_ok(),
+            takes,
+            is_there: verdict.as_ref().err().is_none_or(Refusal::is_there),
             reason: verdict.err().map(|refusal| refusal.to_string()).or(odd),
             health: match (&self.settings.health, known.health.health()) {
                 (HealthSettings::Off, _) => "not probed",
@@ -457,7 +484,9 @@ impl Server {
         }
         let (threshold, resume) = (self.settings.threshold, self.settings.resume());
         match load {
-            Some(load) if load >= threshold.get() => Err(Refusal::Full(load, threshold)),
+            Some(load) if known.over && load >= threshold.get() => {
+                Err(Refusal::Full(load, threshold))
+            }
             Some(load) if known.over => Err(Refusal::NotYetBelow(load, resume)),
             _ => Ok(()),
         }
@@ -505,6 +534,12 @@ impl Known {
         });
         self.previous.map(|(previous, _)| previous)
     }
+}
+
+/// Half of what a promise of `bytes` lifts a load by at once. Whatever a page weighs, one who is idle takes it.
+fn half_a_step(bytes: u64, capacity: BitRate, threshold: f64) -> f64 {
+    let step = on_the_wire(bytes) as f64 / (capacity.bytes_per_second() * WINDOW.as_secs_f64());
+    step.min(threshold) / 2.0
 }
 
 /// The servers, shared by the request path, the probes and the control loop.

@@ -99,7 +99,8 @@ fn what_is_modelled_takes_room_and_costs_nothing() {
         s.capacity = "8Mbit/s".parse().ok();
         s.report = orca();
     });
-    server.model(1_600_000, now);
+    server.model(800_000, now);
+    server.model(800_000, now);
     server.observe_report(load(0.0), now);
     let state = seen(&server, now);
     assert!(!state.usable && !server.has_room(&state, 0, now));
@@ -140,6 +141,12 @@ fn what_is_assigned_counts_at_once() {
     assert!(!server.has_room(&bare, 0, now));
     let state = seen(&server, now);
     assert!(!state.usable && (state.load.unwrap() - 0.85).abs() < 0.001);
+    assert!(
+        state.takes,
+        "by one promise: until the next look it may have room again"
+    );
+    server.assign(100_000, now);
+    assert!(!seen(&server, now).takes, "by more than that");
     assert!(server.has_room(&bare, 0, now + Duration::from_secs(1)));
     assert!(
         !server.has_room(&others, 0, now + Duration::from_secs(1)),

@@ -43,6 +43,11 @@ impl Refusal {
             Self::Ill(_) | Self::Withdrawn(_) | Self::Down(_) | Self::Stale(_)
         )
     }
+
+    /// Whether it was heard of and is not away.
+    pub(super) const fn is_there(&self) -> bool {
+        !self.is_away() && !matches!(self, Self::NotProbed | Self::Unheard(_))
+    }
 }
 
 impl fmt::Display for Refusal {

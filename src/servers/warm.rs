@@ -1,7 +1,6 @@
-//! Warms the edges up: at the start of an episode each is told the hottest objects, and pulls what it lacks.
+//! Warms edges up: each is told of objects, and pulls what it lacks of them.
 //!
-//! It is for `overspill edge` alone, which is known by where its load is told. A cold cache would pull the same
-//! objects a moment later, when the crowd is there.
+//! It is for `overspill edge` alone, which is known by where its load is told.
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
