@@ -132,12 +132,12 @@ impl ShareController {
         }
     }
 
-    /// An episode begins, with a load of so many times its first threshold. Were the load proportional to the part
-    /// that the primary serves alone, this would be it.
-    pub fn engage(&mut self, ratio: f64) {
+    /// An episode begins, with a load of `ratio` times its first threshold, that is going `to` so many times. Were the
+    /// load proportional to the part that the primary serves alone, this would be it.
+    pub fn engage(&mut self, ratio: f64, to: f64) {
         let most = 1.0 - START;
-        self.alone = if ratio.is_finite() && ratio > 0.0 {
-            (1.0 / ratio).clamp(FEW, most)
+        self.alone = if to.is_finite() && to > 0.0 {
+            (1.0 / to).clamp(FEW, most)
         } else {
             most
         };
@@ -234,7 +234,7 @@ mod tests {
                 };
                 if !engaged && shown > 0.7 {
                     engaged = true;
-                    controller.engage(shown / 0.7);
+                    controller.engage(shown / 0.7, shown / 0.7);
                 } else {
                     controller.observe(shown / 0.7, Duration::from_secs_f64(STEP));
                 }
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn takes_everyone_when_that_is_not_enough_and_does_not_wind_up() {
         let mut controller = ShareController::new(Share::Auto);
-        controller.engage(1.0);
+        controller.engage(1.0, 1.0);
         for _ in 0..1000 {
             controller.observe(2.0, Duration::from_millis(250));
         }
@@ -393,7 +393,7 @@ mod tests {
     fn a_fixed_share_stays() {
         let mut controller = ShareController::new(Share::Fixed(Ratio::new(0.5).unwrap()));
         assert_eq!(controller.share(), Ratio::ZERO);
-        controller.engage(2.0);
+        controller.engage(2.0, 2.0);
         controller.observe(9.0, Duration::from_secs(1));
         assert_eq!(controller.share().get(), 0.5);
         assert_eq!(controller.at_work(), None);

@@ -77,7 +77,7 @@ pub struct Control {
     learner: Learner,
     /// What it learnt in the last step.
     fetched: Option<Fetched>,
-    /// Every new visitor was turned away when the last step had been taken.
+    /// Every new visitor was to be turned away when the last step had been taken.
     all_turned: bool,
 }
 
@@ -112,6 +112,8 @@ pub struct Input<'a> {
     pub passed: Passed,
     /// How many requests are in flight.
     pub in_flight: u64,
+    /// How many new visitors were let in since the last step at `throttle` or above, to be served by the primary alone.
+    pub let_in: u64,
     /// The time.
     pub now: Instant,
     /// The time by the calendar.
@@ -225,6 +227,7 @@ impl Control {
         let unchanged = worst(input.readings).max(self.worst_link());
         let signals: Vec<SignalLoad> = readings.iter().map(|it| self.signal(it)).collect();
 
+        self.all_turned &= input.let_in == 0;
         let servers = self.observe_servers(now, input.wall);
         self.observe_level(&signals, &readings, unchanged, elapsed, now);
         let natural = self.machine.level();
@@ -384,6 +387,14 @@ impl Control {
         newest.flatten().fold(0.0, f64::max)
     }
 
+    /// How many times its first threshold the link's load is, were what waits to be sent soon.
+    fn link_to_drain(&self) -> f64 {
+        let ratio = self
+            .link
+            .and_then(|link| Some(link.load_with_backlog() / link.thresholds.offload?.get()));
+        ratio.unwrap_or(0.0)
+    }
+
     fn signal(&self, reading: &Reading) -> SignalLoad {
         let link = self.link.filter(|_| is_link(reading));
         SignalLoad {
@@ -402,7 +413,7 @@ impl Control {
         now: Instant,
     ) {
         // The worst signal steers the share: how far it is above its own first threshold.
-        let ratio = worst(readings);
+        let ratio = worst(readings).max(self.link_to_drain());
         // In report mode nothing that is decided happens, and while a level is held by hand the share is not what the
         // controller says: an integrator that saw no effect would only wind up.
         let stands_still = self.overridden.is_some();
@@ -428,7 +439,7 @@ impl Control {
                 "level changed"
             );
             if change.from == Level::Normal {
-                self.share.engage(self.to_come(readings));
+                self.share.engage(ratio, self.to_come(readings));
             } else if change.to == Level::Normal {
                 self.share.disengage();
             }
@@ -512,4 +523,8 @@ impl Control {
 
 #[cfg(test)]
 #[path = "control_tests.rs"]
-mod tests;
+mod control_tests;
+
+#[cfg(test)]
+#[path = "simulation_tests.rs"]
+mod simulation_tests;

@@ -15,8 +15,29 @@ use crate::{
 
 const STEP: Duration = Duration::from_millis(250);
 
-fn ratio(value: f64) -> Ratio {
+pub(super) fn ratio(value: f64) -> Ratio {
     Ratio::new(value).unwrap()
+}
+
+/// The standard configuration with these servers.
+pub(super) fn compiled_with(servers: Vec<ServerSettings>, now: Instant) -> Arc<Compiled> {
+    let offload = OffloadSettings {
+        servers,
+        ..OffloadSettings::default()
+    };
+    compiled(Mode::Enforce, &offload, now)
+}
+
+fn compiled(mode: Mode, offload: &OffloadSettings, now: Instant) -> Arc<Compiled> {
+    let parts = Parts {
+        mode,
+        primary: &PrimarySettings::default(),
+        offload,
+        rewrite: &rewrite::Settings::default(),
+        throttle: &ThrottleSettings::default(),
+        drop: DropSettings::default(),
+    };
+    Arc::new(Compiled::new(parts, now).unwrap())
 }
 
 fn server(name: &str) -> ServerSettings {
@@ -43,19 +64,7 @@ impl World {
             ..OffloadSettings::default()
         };
         let now = Instant::now();
-        let compiled = Compiled::new(
-            Parts {
-                mode,
-                primary: &PrimarySettings::default(),
-                offload: &offload,
-                rewrite: &rewrite::Settings::default(),
-                throttle: &ThrottleSettings::default(),
-                drop: DropSettings::default(),
-            },
-            now,
-        )
-        .unwrap();
-        let compiled = Arc::new(compiled);
+        let compiled = compiled(mode, &offload, now);
         let capacity = Capacity {
             link: "8Mbit/s".parse().ok(),
             in_flight: None,
@@ -97,6 +106,7 @@ impl World {
                 unchanged: 0,
                 passed: Passed::default(),
                 in_flight: 0,
+                let_in: 0,
                 now: self.now,
                 wall: SystemTime::UNIX_EPOCH,
             }));
@@ -105,7 +115,7 @@ impl World {
     }
 }
 
-const PAGE: Kind = Kind {
+pub(super) const PAGE: Kind = Kind {
     begins: true,
     may_be_page: true,
     wants_page: true,

@@ -93,17 +93,22 @@ impl Turning {
     /// `in_flight`.
     #[must_use]
     pub fn now(snapshot: &Snapshot, link: Option<Link>, in_flight: u64, class: usize) -> Self {
-        let link = link.map_or(Turned::default(), |link| link.turned());
-        let crowded = snapshot.in_flight.as_ref();
-        let crowded = crowded.map_or(Turned::default(), |limit| limit.turned(in_flight));
-        let link = link.most(crowded);
-        let beside = snapshot.turned_beside;
-        // An offloaded visitor's page is a fraction of the link that all of its objects are, and soon over: it is
-        // turned away where the others would be dropped.
+        let in_flight = snapshot
+            .in_flight
+            .map_or(Turned::default(), |limit| limit.turned(in_flight));
+        // An offloaded visitor's page is soon over: it is turned away where the others would be dropped.
+        let of_link = link.map_or(Ratio::ZERO, |link| link.turned_offloaded());
         let offloaded = Turned {
-            throttled: link.dropped,
+            throttled: if of_link > in_flight.dropped {
+                of_link
+            } else {
+                in_flight.dropped
+            },
             dropped: Ratio::ZERO,
         };
+        let link = link.map_or(Turned::default(), |link| link.turned());
+        let link = link.most(in_flight);
+        let beside = snapshot.turned_beside;
         let link = if snapshot.level < Level::Drop {
             Turned {
                 dropped: Ratio::ZERO,

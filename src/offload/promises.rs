@@ -13,18 +13,22 @@ use std::{
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
-use crate::{level::Turned, load::Thresholds, servers::PROMISE_WINDOW};
+use crate::{level::Turned, load::Thresholds, servers::PROMISE_WINDOW, units::Ratio};
 
 /// The time constant of what is sent beside what was promised: others' work, and what browsers fetch in excess.
 const BESIDE: f64 = 2.0;
-/// The same where the link is full. Then it shows only that there is at least so much, and most of that is what was
-/// promised, and drains.
-const BESIDE_FULL: f64 = 5.0;
+/// The same while something waits to be sent: then the link is busy, and most of that is what was promised, and drains.
+const BESIDE_WAITING: f64 = 20.0;
 /// The time over which is counted what is promised *just now*: as short as it can be with a few visitors in it.
 const JUST_NOW: f64 = 0.5;
+/// What waits beyond so many seconds of work counts as load, a second as 1: a queue that a burst leaves goes by itself,
+/// one that a crowd leaves stays as long as no more is moved.
+const QUEUE: f64 = 0.8;
 /// So many seconds of work may wait for the link before anyone is turned away for it, and so many until everyone is. A
 /// crowd comes in bursts, and who waits for a second or two is served.
 const BACKLOG: [f64; 2] = [1.0, 2.0];
+/// The same for those for whom a server has room, and who take no more of the link than a page: they are the last.
+const BACKLOG_OFFLOADED: [f64; 2] = [3.0, 5.0];
 
 /// Sums up promises. Written by the request path, taken by the control loop.
 #[derive(Debug, Default)]
@@ -115,11 +119,15 @@ impl Link {
         let Some(measured) = measured else { return };
         let beside = measured - self.rate / self.capacity;
         let is_full = measured >= self.thresholds.drop.map_or(1.0, |drop| drop.get());
-        let is_explained = beside < self.correction || self.backlog > 0.0;
-        if is_full && is_explained {
+        // A full link shows only that there is at least so much.
+        if is_full && beside < self.correction {
             return;
         }
-        let window = if is_full { BESIDE_FULL } else { BESIDE };
+        let window = if self.backlog > 0.0 && beside > self.correction {
+            BESIDE_WAITING
+        } else {
+            BESIDE
+        };
         let weight = 1.0 - (-elapsed.as_secs_f64() / window).exp();
         self.correction = (self.correction + (beside - self.correction) * weight).max(0.0);
     }
@@ -136,20 +144,38 @@ impl Link {
         self.just_now.max(self.rate) / self.capacity + self.correction
     }
 
+    /// The load that the share goes by: with what waits, since that has to go, too.
+    #[must_use]
+    pub fn load_with_backlog(&self) -> f64 {
+        self.load() + (self.backlog / self.capacity - QUEUE).max(0.0)
+    }
+
     /// Who is turned away, of those whose objects the primary would serve itself. Its load has to be too high, and
     /// more has to wait than what a burst leaves; but what others send is no burst.
     #[must_use]
     pub fn turned(&self) -> Turned {
         let by_rate = Turned::by(self.load(), &self.thresholds);
-        let [some, all] = BACKLOG;
-        let waiting = self.backlog / self.capacity;
-        let by_backlog = ((waiting - some) / (all - some)).clamp(0.0, 1.0);
         let others = (self.correction / self.load().max(f64::MIN_POSITIVE)).min(1.0);
-        let throttled = by_rate.throttled.get().min(by_backlog.max(others));
+        let most = self.late(BACKLOG).max(others);
         Turned {
-            throttled: crate::units::Ratio::saturating(throttled),
+            throttled: Ratio::saturating(by_rate.throttled.get().min(most)),
             dropped: by_rate.dropped,
         }
+    }
+
+    /// Who is turned away, of those who take no more of it than a page: where the others would be dropped, and more
+    /// waits than letting in the others leaves.
+    #[must_use]
+    pub fn turned_offloaded(&self) -> Ratio {
+        let by_rate = Turned::by(self.load(), &self.thresholds).dropped.get();
+        Ratio::saturating(by_rate.min(self.late(BACKLOG_OFFLOADED)))
+    }
+
+    /// Which part of those who come is too much, where so many seconds of work may wait until someone is, and so many
+    /// until all are.
+    fn late(&self, [some, all]: [f64; 2]) -> f64 {
+        let waiting = self.backlog / self.capacity;
+        ((waiting - some) / (all - some)).clamp(0.0, 1.0)
     }
 
     /// How many more bytes may be promised at once until the load passes the first threshold.
@@ -168,7 +194,6 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Ratio;
 
     const MB: u64 = 1_000_000;
 

@@ -252,10 +252,10 @@ impl<S> Offload<S> {
                 _ => false,
             };
         let unix = snapshot.unix_seconds();
-        let held = OnceCell::new();
+        let known = OnceCell::new();
         let held = || {
             let look = || compiled.stay.held(request.headers(), client.hash, unix);
-            *held.get_or_init(look)
+            *known.get_or_init(look)
         };
         let class = class(request, peer, kind, &client, compiled);
         let turning = if kind.begins {
@@ -301,6 +301,10 @@ impl<S> Offload<S> {
         let let_in = snapshot.level >= Level::Throttle
             && kind.begins
             && matches!(decision, Decision::Serve | Decision::Offload(_));
+        // Who stays was let in before.
+        if let_in && decision == Decision::Serve && !known.get().is_some_and(Option::is_some) {
+            self.shared.lets_in();
+        }
         if let_in && let Some(peer) = peer {
             let address = client_key(Some(peer.ip().to_canonical()), None);
             self.shared.admitted.note(address, unix);

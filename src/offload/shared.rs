@@ -73,6 +73,8 @@ pub struct Shared {
     promises: Promises,
     /// What it sends while nothing that is decided happens. Written by the request path.
     unchanged: AtomicU64,
+    /// New visitors that the primary serves although it is overloaded. Written by the request path.
+    let_in: AtomicU64,
     /// Rung by what asks for an episode: a promise, or a request.
     alarm: Arc<Notify>,
     /// Addresses that a page went to just now. Written by the request path, read by the gate.
@@ -131,6 +133,7 @@ impl Shared {
         Self {
             promises: Promises::default(),
             unchanged: AtomicU64::new(0),
+            let_in: AtomicU64::new(0),
             alarm: Arc::default(),
             admitted: Admitted::default(),
             arrivals: Arrivals::new(snapshot.compiled.classes.clone(), snapshot.at),
@@ -190,6 +193,11 @@ impl Shared {
         if self.in_flight_alarm.rings_at(self.in_flight.begin()) {
             self.alarm.notify_one();
         }
+    }
+
+    /// A new visitor is let in, to be served by the primary alone.
+    pub(super) fn lets_in(&self) {
+        self.let_in.fetch_add(1, Ordering::Relaxed);
     }
 
     /// So many are in flight beside the one that is decided about.
@@ -308,6 +316,7 @@ impl Shared {
             unchanged: self.unchanged.swap(0, Ordering::Relaxed),
             passed: self.weights.passed(),
             in_flight: self.in_flight.count(),
+            let_in: self.let_in.swap(0, Ordering::Relaxed),
             now,
             wall: SystemTime::now(),
         });

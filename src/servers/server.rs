@@ -27,6 +27,8 @@ use crate::units::{BitRate, Ratio};
 /// The time constant of the correction of the assigned rate: slow, since it stands for others' work, and
 /// quick answers to quick changes are the assigned rate's part.
 const CORRECTION: Duration = Duration::from_secs(5);
+/// The same where it reports less than it was promised: what was promised may only be late.
+const CORRECTION_DOWN: Duration = Duration::from_secs(30);
 /// The time constant of the load that was, in reports: one report that is out of the way changes little, what
 /// lasts is believed after a handful.
 const PREVIOUS: u32 = 2;
@@ -307,8 +309,14 @@ impl Server {
                     let elapsed = known.report.map_or(self.settings.report.every, |last| {
                         now.saturating_duration_since(last.at)
                     });
-                    let weight = 1.0 - (-elapsed.as_secs_f64() / CORRECTION.as_secs_f64()).exp();
-                    known.correction += (load.get() - assigned - known.correction) * weight;
+                    let beside = load.get() - assigned;
+                    let window = if known.correction <= 0.0 && beside < known.correction {
+                        CORRECTION_DOWN
+                    } else {
+                        CORRECTION
+                    };
+                    let weight = 1.0 - (-elapsed.as_secs_f64() / window.as_secs_f64()).exp();
+                    known.correction += (beside - known.correction) * weight;
                 }
                 known.report = Some(Report {
                     load,
