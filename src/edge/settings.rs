@@ -43,7 +43,7 @@ pub struct EdgeSettings {
     #[serde(with = "units::duration")]
     pub fresh: Duration,
     /// How long after that an object is still given out while it is fetched anew, where the primary says
-    /// nothing of it (`stale-while-revalidate`). Default: 0 s.
+    /// nothing of it (`stale-while-revalidate`). Default: 10 s, since a primary that is overloaded answers late.
     #[serde(with = "units::duration")]
     pub stale_while_revalidate: Duration,
     /// How long after that an object is still given out where the primary fails, where the primary says
@@ -90,7 +90,7 @@ impl Default for EdgeSettings {
             largest: ByteSize::new(16 << 20),
             token: String::new(),
             fresh: Duration::from_secs(10),
-            stale_while_revalidate: Duration::ZERO,
+            stale_while_revalidate: Duration::from_secs(10),
             stale_if_error: Duration::from_secs(3600),
             patience: Duration::from_secs(10),
             limits: LimitSettings::default(),

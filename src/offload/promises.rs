@@ -26,7 +26,7 @@ const JUST_NOW: f64 = 0.5;
 const QUEUE: f64 = 0.8;
 /// So many seconds of work may wait for the link before anyone is turned away for it, and so many until everyone is. A
 /// crowd comes in bursts, and who waits for a second or two is served.
-const BACKLOG: [f64; 2] = [1.0, 2.0];
+const BACKLOG: [f64; 2] = [1.25, 2.25];
 /// The same for those for whom a server has room, and who take no more of the link than a page: they are the last.
 const BACKLOG_OFFLOADED: [f64; 2] = [3.0, 5.0];
 

@@ -131,7 +131,7 @@ impl Outcome {
 }
 
 /// The thresholds of the primary's link.
-const FIRST: f64 = 0.85;
+const FIRST: f64 = 0.80;
 const SECOND: f64 = 0.95;
 const THIRD: f64 = 0.99;
 
@@ -157,7 +157,7 @@ fn offer(
         url: format!("http://{number}.example"),
         health: HealthSettings::Off,
         capacity: "20Mbit/s".parse().ok(),
-        threshold: ratio(0.97),
+        threshold: ratio(0.96),
         report: if reports {
             orca(number)
         } else {
