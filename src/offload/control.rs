@@ -267,9 +267,7 @@ impl Control {
             turned_beside: allowed(beside),
             // They are laid out by who knows how many come of each.
             classes: Vec::new(),
-            turn_away_offloaded: self
-                .throttling_since
-                .is_some_and(|since| now.saturating_duration_since(since) >= MOVED_ALL),
+            turned_offloaded: self.turned_offloaded(beside, allowed(beside), now),
             drop_everything: false,
             epoch: now.saturating_duration_since(self.began).as_secs() / EPOCH.as_secs(),
             hold_left: self.machine.hold_left(now),
@@ -290,6 +288,21 @@ impl Control {
         snapshot
     }
 
+    /// Who is turned away though a server has room. `beside`: what the signals beside those that are exact ask for, and
+    /// what of it the level allows. What has been moved shows only after the smoothing; until then they are turned away
+    /// where the others would be dropped.
+    fn turned_offloaded(&self, beside: Turned, allowed: Turned, now: Instant) -> Turned {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        match self.throttling_since.map(since) {
+            Some(since) if since >= MOVED_ALL => allowed,
+            _ if self.machine.level() < Level::Throttle => Turned::default(),
+            _ => Turned {
+                throttled: beside.dropped,
+                dropped: Ratio::ZERO,
+            },
+        }
+    }
+
     /// What a level held by hand means: all of it, whatever the load.
     fn apply(&self, overridden: Override, snapshot: &mut Snapshot, now: Instant) {
         snapshot.level = overridden.level;
@@ -302,7 +315,6 @@ impl Control {
             (_, Share::Fixed(share)) => share,
             (_, Share::Auto) => Ratio::ONE,
         };
-        snapshot.turn_away_offloaded = overridden.level >= Level::Throttle;
         snapshot.drop_everything = overridden.level == Level::Drop;
         snapshot.turned = match overridden.level {
             Level::Normal | Level::Offload => Turned::default(),
@@ -310,6 +322,7 @@ impl Control {
             Level::Drop => Turned::ALL_DROPPED,
         };
         snapshot.turned_beside = snapshot.turned;
+        snapshot.turned_offloaded = snapshot.turned;
         snapshot.link = None;
         snapshot.in_flight = None;
     }
@@ -444,8 +457,10 @@ impl Control {
                 self.share.disengage();
             }
         }
-        // All that could be moved has been moved once the share is what it can be at most.
-        let moved_all = self.share.at_work().is_none() || self.share.share() == Ratio::ONE;
+        // All that could be moved has been moved once the share is what it can be at most, or the primary serves no new
+        // visitor alone.
+        let moved_all =
+            self.share.at_work().is_none() || self.share.share() == Ratio::ONE || self.all_turned;
         if self.machine.level() >= Level::Throttle && moved_all {
             self.throttling_since.get_or_insert(now);
         } else {

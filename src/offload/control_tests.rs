@@ -233,13 +233,13 @@ fn at_throttle_room_is_sought_for_everyone_before_anyone_is_turned_away() {
 #[test]
 fn when_offloading_everyone_does_not_help_those_are_turned_away_too() {
     let mut world = World::new(Mode::Enforce, Share::Fixed(ratio(0.1)), 0);
-    assert!(!world.after(3.0, 0.95).turn_away_offloaded);
+    assert_eq!(world.after(3.0, 0.95).turned_offloaded, Turned::default());
     let snapshot = world.after(2.0, 0.95);
-    assert!(snapshot.turn_away_offloaded);
+    assert_eq!(snapshot.turned_offloaded, snapshot.turned);
     let decisions = decisions(&snapshot, PAGE, true);
     let throttled = count(&decisions, |d| *d == Decision::Throttle);
     assert!((430..570).contains(&throttled), "{throttled}");
-    assert!(!world.after(4.0, 0.5).turn_away_offloaded);
+    assert_eq!(world.after(4.0, 0.5).turned_offloaded, Turned::default());
 }
 
 #[test]

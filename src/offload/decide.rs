@@ -117,11 +117,7 @@ impl Turning {
         } else {
             link
         };
-        let offloaded = if snapshot.turn_away_offloaded {
-            beside.most(offloaded)
-        } else {
-            offloaded
-        };
+        let offloaded = offloaded.most(snapshot.turned_offloaded);
         Self {
             class,
             alone: snapshot.of_class(beside.most(link), class),

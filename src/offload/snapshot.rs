@@ -42,9 +42,8 @@ pub struct Snapshot {
     pub turned_beside: Turned,
     /// Where each class stands among those who come, lowest first; empty where no classes are configured.
     pub classes: Vec<Place>,
-    /// Those are turned away too for whom a server has room: all that could be moved has been moved, and
-    /// the primary is still overloaded (or an operator has said so).
-    pub turn_away_offloaded: bool,
+    /// The same for those for whom a server has room: their pages may be what is too much.
+    pub turned_offloaded: Turned,
     /// An operator has said that nothing is answered.
     pub drop_everything: bool,
     /// The admission epoch.
@@ -93,7 +92,7 @@ impl Snapshot {
             turned: Turned::default(),
             turned_beside: Turned::default(),
             classes: Vec::new(),
-            turn_away_offloaded: false,
+            turned_offloaded: Turned::default(),
             drop_everything: false,
             epoch: 0,
             hold_left: Duration::ZERO,
