@@ -393,14 +393,18 @@ fn a_crowd_that_comes_all_at_once_is_moved_at_once_and_the_load_comes_back() {
 
 #[test]
 fn waves_and_bursts_leave_nobody_waiting_who_was_let_in() {
-    let shapes: [(&str, fn(f64) -> f64); 4] = [
+    type Shape = fn(f64) -> f64;
+    let shapes: [(&str, Shape); 4] = [
         ("ramp", |time| time),
         ("sine", |time| {
             20.0 + 18.0 * (time * std::f64::consts::TAU / 20.0).sin()
         }),
-        ("on and off", |time| {
-            if time as u64 / 10 % 2 == 0 { 2.0 } else { 40.0 }
-        }),
+        (
+            "on and off",
+            |time| {
+                if time % 20.0 < 10.0 { 2.0 } else { 40.0 }
+            },
+        ),
         ("bursts", |time| if time % 6.0 < 0.5 { 80.0 } else { 4.0 }),
     ];
     for (name, shape) in shapes {
