@@ -12,16 +12,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
     level::Level,
-    offload::{Mode, Shared, Snapshot},
-    servers::warm,
+    offload::{HotObject, Mode, Shared, Snapshot},
+    servers::{Warmer, hash},
 };
 
-/// So many objects are named to the edges at once.
+/// So many objects are named to an edge at once.
 const HOTTEST: usize = 64;
 /// So often it is looked, in calm, whether there is something new to tell.
 const EVERY: Duration = Duration::from_secs(5);
 /// An object that was asked for only once may never be asked for again.
 const AGAIN: u64 = 2;
+/// In calm the edges' pulls take no more of the primary's link than this part …
+const CALM: f64 = 0.1;
+/// … and where its capacity is not known, no more bytes than these between two looks.
+const CALM_BYTES: f64 = 1e6;
 /// After this time every edge is told anew: it may have let go of something, and other objects may be the hottest.
 const ROUND: Duration = Duration::from_secs(600);
 
@@ -31,6 +35,7 @@ pub(super) async fn warm_up(shared: Weak<Shared>, token: String) {
     let Some(episodes) = shared.upgrade().map(|shared| shared.episodes()) else {
         return;
     };
+    let mut warmer = Warmer::new(&token);
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = Told::new(Instant::now());
@@ -47,22 +52,36 @@ pub(super) async fn warm_up(shared: Weak<Shared>, token: String) {
         if !begins && !is_calm {
             continue;
         }
-        if told.is_old(Instant::now()) || begins {
+        let hottest = shared.hottest(HOTTEST, if begins { 1 } else { AGAIN });
+        if begins || told.is_old(Instant::now()) {
             shared.forget_heat();
             told = Told::new(Instant::now());
         }
-        let hottest = shared.hottest(HOTTEST, if begins { 1 } else { AGAIN });
         // Telling takes its time: the state must not live for it.
         drop(shared);
-        let paths = told.news(&snapshot, &hottest);
-        warm(snapshot.compiled.servers(), &token, &paths).await;
+        let budget = if begins {
+            f64::INFINITY
+        } else {
+            spare(&snapshot)
+        };
+        let paths = told.news(&snapshot, &hottest, budget);
+        for server in warmer.warm(snapshot.compiled.servers(), &paths).await {
+            told.forget(&snapshot, server);
+        }
     }
 }
 
-/// What the servers were told, by their addresses.
+/// The bytes that the edges may pull in calm until the next look.
+fn spare(snapshot: &Snapshot) -> f64 {
+    snapshot.link.map_or(CALM_BYTES, |link| {
+        link.capacity * CALM * EVERY.as_secs_f64()
+    })
+}
+
+/// What the servers were told, by their addresses: hashes of paths.
 struct Told {
     since: Instant,
-    paths: HashMap<String, HashSet<String>>,
+    paths: HashMap<String, HashSet<u64>>,
 }
 
 // === impl Told ===
@@ -79,24 +98,47 @@ impl Told {
         now.saturating_duration_since(self.since) >= ROUND
     }
 
-    /// For each server those of `paths` that it was not told yet, and is from now on. One that is not there is told nothing,
-    /// and everything when it is back: its cache may be empty then.
-    fn news<'a>(&mut self, snapshot: &Arc<Snapshot>, paths: &'a [String]) -> Vec<Vec<&'a str>> {
-        let servers = snapshot.compiled.servers().iter().zip(&snapshot.servers);
-        servers
-            .enumerate()
-            .map(|(position, (server, state))| {
+    /// For each server those of `objects` that it was not told yet, and is from now on: the hottest first, and no more
+    /// than `budget` allows in bytes, but one. A server that is not there is told nothing, and everything when it is back:
+    /// its cache may be empty then.
+    fn news<'a>(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        objects: &'a [HotObject],
+        mut budget: f64,
+    ) -> Vec<Vec<&'a str>> {
+        let servers = snapshot.compiled.servers();
+        for (server, state) in servers.iter().zip(&snapshot.servers) {
+            if !state.is_there {
+                self.paths.remove(server.url().as_str());
+            }
+        }
+        let mut news = vec![Vec::new(); servers.len()];
+        for object in objects {
+            let hash = hash::bytes(object.path.as_bytes());
+            for (position, server) in servers.iter().enumerate() {
+                let is_for = snapshot.servers[position].is_there
+                    && Warmer::is_for(server)
+                    && snapshot.may_fetch(position, &object.path);
                 let url = server.url().as_str();
-                if !state.is_there {
-                    self.paths.remove(url);
-                    return Vec::new();
+                if !is_for || self.paths.get(url).is_some_and(|told| told.contains(&hash)) {
+                    continue;
                 }
-                let told = self.paths.entry(url.to_owned()).or_default();
-                let paths = paths.iter().filter(|path| {
-                    snapshot.may_fetch(position, path) && told.insert((*path).clone())
-                });
-                paths.map(String::as_str).collect()
-            })
-            .collect()
+                if budget <= 0.0 {
+                    return news;
+                }
+                budget -= object.bytes as f64;
+                self.paths.entry(url.to_owned()).or_default().insert(hash);
+                news[position].push(&*object.path);
+            }
+        }
+        news
+    }
+
+    /// The server at this position has not heard it.
+    fn forget(&mut self, snapshot: &Snapshot, position: usize) {
+        if let Some(server) = snapshot.compiled.servers().get(position) {
+            self.paths.remove(server.url().as_str());
+        }
     }
 }

@@ -275,9 +275,12 @@ fn life(
     Life {
         born: millis(now).saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         fresh: seconds(age.saturating_add(fresh)),
+        // What is to be asked about at once is no longer good for anything else.
         while_revalidate: seconds(stale(
             "stale-while-revalidate",
-            settings.stale_while_revalidate,
+            settings
+                .stale_while_revalidate
+                .min(age.saturating_add(fresh)),
         )),
         if_error: seconds(stale("stale-if-error", settings.stale_if_error)),
     }
@@ -572,6 +575,15 @@ mod tests {
         assert_eq!((aged.fresh, aged.age(millis(SystemTime::now()))), (60, 50));
         assert_eq!(kept(&[("cache-control", "no-cache")]).fresh, 0);
         assert_eq!(kept(&[]).fresh, 10, "nothing is said");
+        for (says, renewed_within) in [
+            ("public", 10),
+            ("max-age=60", 10),
+            ("max-age=3", 3),
+            ("max-age=0", 0),
+        ] {
+            let life = kept(&[("cache-control", says)]);
+            assert_eq!(life.while_revalidate, renewed_within, "{says}");
+        }
         let stale = kept(&[(
             "cache-control",
             "max-age=1, stale-while-revalidate=20, stale-if-error=30",

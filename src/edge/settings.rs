@@ -43,7 +43,8 @@ pub struct EdgeSettings {
     #[serde(with = "units::duration")]
     pub fresh: Duration,
     /// How long after that an object is still given out while it is fetched anew, where the primary says
-    /// nothing of it (`stale-while-revalidate`). Default: 10 s, since a primary that is overloaded answers late.
+    /// nothing of it (`stale-while-revalidate`), but no longer than it was fresh. Default: 10 s, since a primary that
+    /// is overloaded answers late.
     #[serde(with = "units::duration")]
     pub stale_while_revalidate: Duration,
     /// How long after that an object is still given out where the primary fails, where the primary says

@@ -136,11 +136,7 @@ impl ShareController {
     /// load proportional to the part that the primary serves alone, this would be it.
     pub fn engage(&mut self, ratio: f64, to: f64) {
         let most = 1.0 - START;
-        self.alone = if to.is_finite() && to > 0.0 {
-            (1.0 / to).clamp(FEW, most)
-        } else {
-            most
-        };
+        self.alone = (1.0 / counted(to)).min(most);
         self.last = Some(counted(ratio));
     }
 

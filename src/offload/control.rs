@@ -255,7 +255,8 @@ impl Control {
         let turned = self
             .in_flight
             .map_or(turned, |limit| turned.most(limit.turned(input.in_flight)));
-        self.all_turned = allowed(turned).throttled == Ratio::ONE;
+        // Held by hand, nobody is turned away by the load.
+        self.all_turned = self.overridden.is_none() && allowed(turned).throttled == Ratio::ONE;
         let mut snapshot = Snapshot {
             compiled: self.compiled.clone(),
             at: now,

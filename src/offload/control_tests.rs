@@ -53,6 +53,9 @@ fn server(name: &str) -> ServerSettings {
 struct World {
     control: Control,
     now: Instant,
+    in_flight: u64,
+    /// In each step.
+    let_in: u64,
 }
 
 impl World {
@@ -67,9 +70,11 @@ impl World {
         let compiled = compiled(mode, &offload, now);
         let capacity = Capacity {
             link: "8Mbit/s".parse().ok(),
-            in_flight: None,
+            in_flight: Some(100),
         };
         Self {
+            in_flight: 0,
+            let_in: 0,
             control: Control::new(compiled, ratio(0.05), capacity, None, now),
             now,
         }
@@ -77,7 +82,7 @@ impl World {
 
     /// The snapshot after `seconds` of this measured load.
     fn after(&mut self, seconds: f64, load: f64) -> Snapshot {
-        self.after_of("in_flight", seconds, load, 0)
+        self.after_of("cpu", seconds, load, 0)
     }
 
     /// The same of a link that was promised so many bytes a second.
@@ -105,8 +110,8 @@ impl World {
                 promised: promised / 4,
                 unchanged: 0,
                 passed: Passed::default(),
-                in_flight: 0,
-                let_in: 0,
+                in_flight: self.in_flight,
+                let_in: self.let_in,
                 now: self.now,
                 wall: SystemTime::UNIX_EPOCH,
             }));
@@ -494,4 +499,75 @@ mod other_servers {
         );
         assert_eq!(list(&["a", "b", "c", "d", "e"]), all);
     }
+}
+
+#[test]
+fn requests_in_flight_turn_away_by_their_number_whatever_their_average_is() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    assert_eq!(
+        world.after_of("in_flight", 1.0, 0.3, 0).level,
+        Level::Normal
+    );
+    world.in_flight = 89;
+    assert_eq!(
+        world.after_of("in_flight", 0.25, 0.3, 0).level,
+        Level::Normal
+    );
+    world.in_flight = 95;
+    let snapshot = world.after_of("in_flight", 0.25, 0.3, 0);
+    assert_eq!(snapshot.level, Level::Throttle);
+    let turned = |others| {
+        let turning = Turning::now(&snapshot, None, others, 0);
+        (
+            turning.alone.throttled.get(),
+            turning.offloaded.throttled.get(),
+        )
+    };
+    assert_eq!(
+        turned(80),
+        (0.0, 0.0),
+        "those who are gone since count no more"
+    );
+    assert!((turned(95).0 - 0.5).abs() < 1e-9 && turned(95).1 == 0.0);
+    assert!(turned(105).0 == 1.0 && (turned(105).1 - 0.5).abs() < 1e-9);
+    world.in_flight = 0;
+    let snapshot = world.after_of("in_flight", 0.25, 0.3, 0);
+    assert_eq!(snapshot.turned, Turned::default());
+}
+
+#[test]
+fn nobody_is_dropped_while_new_visitors_are_let_in() {
+    let level_after = |let_in| {
+        let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+        world.let_in = let_in;
+        world.after(6.0, 1.2).level
+    };
+    assert_eq!(level_after(1), Level::Throttle);
+    assert_eq!(level_after(0), Level::Drop);
+}
+
+#[test]
+fn whom_a_level_held_by_hand_lets_in_was_not_turned_away() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    let until = world.now + Duration::from_secs(6);
+    let held = Override {
+        level: Level::Offload,
+        until,
+    };
+    world.control.hold(Some(held), world.now);
+    world.after(5.0, 1.2);
+    assert_eq!(
+        world.after(1.25, 1.2).level,
+        Level::Throttle,
+        "not yet `drop`"
+    );
+}
+
+#[test]
+fn where_others_would_be_dropped_those_with_a_server_are_turned_away_at_once() {
+    let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    let snapshot = world.after(0.25, 1.05);
+    assert_eq!(snapshot.level, Level::Throttle);
+    assert!((snapshot.turned_offloaded.throttled.get() - 0.5).abs() < 1e-9);
+    assert_eq!(snapshot.turned_offloaded.dropped, Ratio::ZERO);
 }

@@ -48,6 +48,15 @@ impl Place {
     }
 }
 
+/// An object that is asked for often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HotObject {
+    /// Its path, with its query.
+    pub(crate) path: String,
+    /// So many bytes it is long.
+    pub(crate) bytes: u64,
+}
+
 /// Paths and how often they were asked for.
 #[derive(Debug)]
 pub(super) struct Hot {
@@ -87,29 +96,30 @@ impl Hot {
         }
     }
 
-    /// The paths that were asked for most, at most `most`, of those that were `least` times or more and whose hash
+    /// The paths that were asked for most, with their hashes, at most `most`, of those that were `least` times or more and whose hash
     /// `is_wanted`.
     pub(super) fn top(
         &self,
         most: usize,
         least: u64,
         is_wanted: impl Fn(u64) -> bool,
-    ) -> Vec<String> {
-        let mut found: Vec<(u64, String)> = self
+    ) -> Vec<(u64, String)> {
+        let mut found: Vec<(u64, (u64, String))> = self
             .places
             .iter()
             .filter_map(|place| {
                 let count = place.count.load(Relaxed);
-                let wanted = count >= least && is_wanted(place.hash.load(Relaxed));
+                let hash = place.hash.load(Relaxed);
+                let wanted = count >= least && is_wanted(hash);
                 wanted
                     .then(|| place.read())
                     .flatten()
-                    .map(|path| (count, path))
+                    .map(|path| (count, (hash, path)))
             })
             .collect();
         found.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
         found.truncate(most);
-        found.into_iter().map(|(_, path)| path).collect()
+        found.into_iter().map(|(_, object)| object).collect()
     }
 }
 
@@ -129,13 +139,15 @@ mod tests {
             note("/site.css");
             note(&format!("/rare/{round}.png"));
         }
-        let top = hot.top(2, 1, |_| true);
-        assert_eq!(top[0], "/logo.png");
-        assert_eq!(top[1], "/site.css");
-        assert_eq!(hot.top(9, 3_000, |_| true), ["/logo.png", "/site.css"]);
+        let top = |most, least, is_wanted: &dyn Fn(u64) -> bool| -> Vec<String> {
+            let found = hot.top(most, least, is_wanted).into_iter();
+            found.map(|(_, path)| path).collect()
+        };
+        assert_eq!(top(2, 1, &|_| true), ["/logo.png", "/site.css"]);
+        assert_eq!(top(9, 3_000, &|_| true), ["/logo.png", "/site.css"]);
         hot.forget();
-        assert_eq!(hot.top(9, 3_000, |_| true), ["/logo.png"]);
+        assert_eq!(top(9, 3_000, &|_| true), ["/logo.png"]);
         let logo = hash::bytes(b"/logo.png");
-        assert_eq!(hot.top(1, 1, |path| path != logo)[0], "/site.css");
+        assert_eq!(top(1, 1, &|path| path != logo), ["/site.css"]);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! An average follows a crowd that comes all at once only after a second or two, and meanwhile everyone is let through
 //! to who works for it: in front of an upstream that is minutes of work. But how many requests are in flight is known
-//! exactly at every moment. So the level goes by the average, and who is turned away by the number itself.
+//! exactly at every moment. So below the second threshold the level goes by the average; above it, level and who is turned
+//! away go by the number itself.
 
 use crate::{level::Turned, load::Thresholds};
 
@@ -26,8 +27,8 @@ impl InFlightLimit {
 
     /// From how many on someone is turned away.
     pub(super) fn alarm(&self) -> Option<u64> {
-        let second = self.thresholds.throttle.or(self.thresholds.drop)?;
-        Some((second.get() * self.capacity) as u64 + 1)
+        let second = self.thresholds.throttle?.get();
+        Some(((second * self.capacity) as u64).saturating_add(1))
     }
 }
 

@@ -50,6 +50,7 @@ mod weights;
 mod work;
 
 pub(crate) use self::arrivals::ClassCounts;
+pub(crate) use self::hot::HotObject;
 #[cfg(feature = "server")]
 pub(crate) use self::riding::sign as sign_report;
 pub use self::{

@@ -17,7 +17,7 @@ use crate::{level::Turned, load::Thresholds, servers::PROMISE_WINDOW, units::Rat
 
 /// The time constant of what is sent beside what was promised: others' work, and what browsers fetch in excess.
 const BESIDE: f64 = 2.0;
-/// The same while something waits to be sent: then the link is busy, and most of that is what was promised, and drains.
+/// The same while more waits to be sent than a burst leaves: then the link is busy, and most of that is what was promised, and drains.
 const BESIDE_WAITING: f64 = 20.0;
 /// The time over which is counted what is promised *just now*: as short as it can be with a few visitors in it.
 const JUST_NOW: f64 = 0.5;
@@ -123,7 +123,8 @@ impl Link {
         if is_full && beside < self.correction {
             return;
         }
-        let window = if self.backlog > 0.0 && beside > self.correction {
+        let waits = self.backlog > QUEUE * self.capacity;
+        let window = if waits && beside > self.correction {
             BESIDE_WAITING
         } else {
             BESIDE

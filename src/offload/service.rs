@@ -303,7 +303,7 @@ impl<S> Offload<S> {
             && matches!(decision, Decision::Serve | Decision::Offload(_));
         // Who stays was let in before.
         if let_in && decision == Decision::Serve && !known.get().is_some_and(Option::is_some) {
-            self.shared.lets_in();
+            self.shared.serves_alone();
         }
         if let_in && let Some(peer) = peer {
             let address = client_key(Some(peer.ip().to_canonical()), None);

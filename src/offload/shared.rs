@@ -24,7 +24,7 @@ use super::{
     control::{Control, Input, Override},
     counters::Counters,
     decide::{Admit, Decision, Turning, decide},
-    hot::Hot,
+    hot::{Hot, HotObject},
     pages::Pages,
     promises::{Link, Promises},
     request::Kind,
@@ -196,7 +196,7 @@ impl Shared {
     }
 
     /// A new visitor is let in, to be served by the primary alone.
-    pub(super) fn lets_in(&self) {
+    pub(super) fn serves_alone(&self) {
         self.let_in.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -250,13 +250,19 @@ impl Shared {
     /// At most so many of the objects that were asked for most, and at `least` so many times, with their queries: those
     /// that are for everyone.
     #[must_use]
-    pub fn hottest(&self, most: usize, least: u64) -> Vec<String> {
+    pub(crate) fn hottest(&self, most: usize, least: u64) -> Vec<HotObject> {
         let is_for_all = |path| !self.private.contains(path);
-        self.hot.top(most, least, is_for_all)
+        let paths = self.hot.top(most, least, is_for_all).into_iter();
+        paths
+            .map(|(hash, path)| HotObject {
+                bytes: self.weights.object(hash).unwrap_or(0),
+                path,
+            })
+            .collect()
     }
 
     /// What was asked for until now counts half.
-    pub fn forget_heat(&self) {
+    pub(crate) fn forget_heat(&self) {
         self.hot.forget();
     }
 

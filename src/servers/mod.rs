@@ -39,5 +39,5 @@ pub use self::{
     },
     server::{Server, ServerState, Servers},
     settings::{HealthProbe, HealthSettings, ServerSettings, absolute_url, server_url},
-    warm::warm,
+    warm::Warmer,
 };

@@ -121,7 +121,7 @@ pub struct ServerState {
     /// is only the last promise that has taken the rest of its room.
     #[serde(skip)]
     pub takes: bool,
-    /// Whether it was heard of and is not away, be it full or not.
+    /// Whether it gets work, or will as soon as it is less busy.
     #[serde(skip)]
     pub is_there: bool,
     /// Why not, or what is odd about it though it does.
@@ -316,7 +316,13 @@ impl Server {
                         CORRECTION
                     };
                     let weight = 1.0 - (-elapsed.as_secs_f64() / window.as_secs_f64()).exp();
-                    known.correction += (beside - known.correction) * weight;
+                    let next = known.correction + (beside - known.correction) * weight;
+                    // Below nothing it goes slowly from the beginning.
+                    known.correction = if known.correction > 0.0 {
+                        next.max(0.0)
+                    } else {
+                        next
+                    };
                 }
                 known.report = Some(Report {
                     load,

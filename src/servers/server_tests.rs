@@ -381,3 +381,26 @@ fn under_new_settings_what_is_known_stays() {
     assert_eq!(seen(&other, later).reported, None);
     assert_eq!(seen(&other, later).health, "well");
 }
+
+#[test]
+fn a_report_of_less_than_was_promised_changes_little_at_first() {
+    let (server, mut now) = server(|s| {
+        s.capacity = "8Mbit/s".parse().ok();
+        s.report = orca();
+    });
+    let mut after = |reported: f64| {
+        for _ in 0..4 {
+            now += Duration::from_millis(500);
+            server.assign(350_000, now);
+            server.observe_report(load(reported), now);
+        }
+        seen(&server, now).correction
+    };
+    // Pages are on their way, and nothing is fetched yet.
+    let late = after(0.0);
+    assert!((-0.1..0.0).contains(&late), "{late}");
+    let others = after(1.5);
+    assert!(others > 0.15, "others' work counts sooner: {others}");
+    // Then it is gone, and so is what was learnt of it, but hardly more.
+    assert!(after(0.0) > -0.05);
+}

@@ -44,9 +44,9 @@ impl Refusal {
         )
     }
 
-    /// Whether it was heard of and is not away.
+    /// Whether it was heard of, is not away, and will take work as soon as it is less busy.
     pub(super) const fn is_there(&self) -> bool {
-        !self.is_away() && !matches!(self, Self::NotProbed | Self::Unheard(_))
+        matches!(self, Self::Full(..) | Self::NotYetBelow(..) | Self::Over)
     }
 }
 
