@@ -985,3 +985,52 @@ async fn a_crowd_comes_by_tls_to_servers_that_can_be_trusted() {
         all(&report, outcome);
     }
 }
+
+/// What is decided in report mode happens to nobody, and what it would do is counted.
+#[tokio::test]
+async fn report_mode_counts_what_would_become_of_a_crowd() {
+    let picture = vec![7; 10_000];
+    let site = folder([
+        ("index.html", b"<!doctype html><img src=/a.png>".as_slice()),
+        ("a.png", &picture),
+    ]);
+    // The crowd asks for eight times what this link carries.
+    let program = Program::serve(&Config::new(format!(
+        "mode = \"report\"\nprimary.site = {:?}\nload.bandwidth.enabled = true\n\
+         load.bandwidth.source = \"responses\"\nload.bandwidth.capacity = \"200kbit/s\"\n\
+         offload.servers = [{{ name = \"eu\", url = \"http://offload.example\", capacity = \"200kbit/s\", \
+         health = false }}]",
+        site.path()
+    )))
+    .await;
+    let url = format!("http://{}/", program.site);
+    let finished = run(&[
+        &url,
+        "--rate",
+        "20",
+        "--for",
+        "6s",
+        "--json",
+        "--patience",
+        "3m",
+    ])
+    .await;
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(report["whole"], report["offered"], "{report}");
+    let hosts = report["hosts"].as_object().unwrap();
+    assert_eq!(hosts.len(), 1, "nobody was sent elsewhere: {hosts:?}");
+    let status = program.status().await;
+    assert_ne!(status["level"], "normal", "{status}");
+    for outcome in ["offloaded", "throttled"] {
+        assert!(
+            status["requests"][outcome].as_u64() > Some(0),
+            "{outcome}: {status}"
+        );
+    }
+    let server = program.server("eu").await;
+    assert!(server["load"].as_f64() > Some(0.0), "{server}");
+    assert_eq!(
+        server["assigned_bytes"], 0,
+        "it was promised nothing: {server}"
+    );
+}
