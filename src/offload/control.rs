@@ -268,6 +268,7 @@ impl Control {
             turned_beside: allowed(beside),
             // They are laid out by who knows how many come of each.
             classes: Vec::new(),
+            all_moved: self.all_moved(now),
             turned_offloaded: self.turned_offloaded(beside, allowed(beside), now),
             drop_everything: false,
             epoch: now.saturating_duration_since(self.began).as_secs() / EPOCH.as_secs(),
@@ -293,15 +294,22 @@ impl Control {
     /// what of it the level allows. What has been moved shows only after the smoothing; until then they are turned away
     /// where the others would be dropped.
     fn turned_offloaded(&self, beside: Turned, allowed: Turned, now: Instant) -> Turned {
-        let since = |then: Instant| now.saturating_duration_since(then);
-        match self.throttling_since.map(since) {
-            Some(since) if since >= MOVED_ALL => allowed,
-            _ if self.machine.level() < Level::Throttle => Turned::default(),
-            _ => Turned {
+        if self.all_moved(now) {
+            allowed
+        } else if self.machine.level() < Level::Throttle {
+            Turned::default()
+        } else {
+            Turned {
                 throttled: beside.dropped,
                 dropped: Ratio::ZERO,
-            },
+            }
         }
+    }
+
+    /// All that could be moved has been moved for long enough.
+    fn all_moved(&self, now: Instant) -> bool {
+        self.throttling_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= MOVED_ALL)
     }
 
     /// What a level held by hand means: all of it, whatever the load.

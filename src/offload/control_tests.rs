@@ -536,6 +536,19 @@ fn requests_in_flight_turn_away_by_their_number_whatever_their_average_is() {
 }
 
 #[test]
+fn where_moving_all_leaves_as_many_in_flight_those_with_a_server_are_turned_away_too() {
+    let mut world = World::new(Mode::Enforce, Share::Fixed(Ratio::ONE), 0);
+    world.in_flight = 95;
+    let offloaded = |snapshot: &Snapshot| {
+        let turning = Turning::now(snapshot, None, 95, 0);
+        turning.offloaded.throttled.get()
+    };
+    assert_eq!(offloaded(&world.after_of("in_flight", 3.0, 0.3, 0)), 0.0);
+    let moved = offloaded(&world.after_of("in_flight", 2.0, 0.3, 0));
+    assert!((moved - 0.5).abs() < 1e-9, "{moved}");
+}
+
+#[test]
 fn nobody_is_dropped_while_new_visitors_are_let_in() {
     let level_after = |let_in| {
         let mut world = World::new(Mode::Enforce, Share::Auto, 0);

@@ -96,27 +96,29 @@ impl Turning {
         let in_flight = snapshot
             .in_flight
             .map_or(Turned::default(), |limit| limit.turned(in_flight));
-        // An offloaded visitor's page is soon over: it is turned away where the others would be dropped.
         let of_link = link.map_or(Ratio::ZERO, |link| link.turned_offloaded());
-        let offloaded = Turned {
-            throttled: if of_link > in_flight.dropped {
-                of_link
-            } else {
-                in_flight.dropped
+        let link = link.map_or(Turned::default(), |link| link.turned());
+        let allowed = |turned: Turned| Turned {
+            dropped: match snapshot.level {
+                Level::Drop => turned.dropped,
+                _ => Ratio::ZERO,
             },
+            ..turned
+        };
+        let throttled = |throttled| Turned {
+            throttled,
             dropped: Ratio::ZERO,
         };
-        let link = link.map_or(Turned::default(), |link| link.turned());
-        let link = link.most(in_flight);
-        let beside = snapshot.turned_beside;
-        let link = if snapshot.level < Level::Drop {
-            Turned {
-                dropped: Ratio::ZERO,
-                ..link
-            }
+        // An offloaded visitor's page is soon over. So it is turned away where the others would be dropped, until it has
+        // shown that this does not help.
+        let offloaded = if snapshot.all_moved {
+            allowed(in_flight)
         } else {
-            link
+            throttled(in_flight.dropped)
         };
+        let offloaded = offloaded.most(throttled(of_link));
+        let beside = snapshot.turned_beside;
+        let link = allowed(link.most(in_flight));
         let offloaded = offloaded.most(snapshot.turned_offloaded);
         Self {
             class,

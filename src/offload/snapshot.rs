@@ -42,7 +42,10 @@ pub struct Snapshot {
     pub turned_beside: Turned,
     /// Where each class stands among those who come, lowest first; empty where no classes are configured.
     pub classes: Vec<Place>,
-    /// The same for those for whom a server has room: their pages may be what is too much.
+    /// All that could be moved has been moved, for long enough to show, and the primary is still overloaded.
+    pub all_moved: bool,
+    /// Which part of those is turned away for whom a server has room, without what link and requests in flight ask for:
+    /// their pages may be what is too much.
     pub turned_offloaded: Turned,
     /// An operator has said that nothing is answered.
     pub drop_everything: bool,
@@ -92,6 +95,7 @@ impl Snapshot {
             turned: Turned::default(),
             turned_beside: Turned::default(),
             classes: Vec::new(),
+            all_moved: false,
             turned_offloaded: Turned::default(),
             drop_everything: false,
             epoch: 0,
