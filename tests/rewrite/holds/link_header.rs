@@ -52,15 +52,15 @@ fn assert_moved(before: &str, after: &str) {
             parameter.map(|(_, value)| value.to_ascii_lowercase())
         };
         let rel = get("rel").expect(&context);
-        assert!(
-            rel.split_ascii_whitespace().any(|word| word == "preload"),
-            "{context}"
-        );
+        let to = get("as");
+        let module = rel.trim() == "modulepreload"
+            && to
+                .as_deref()
+                .is_none_or(|to| matches!(to.trim(), "" | "script"));
         let movable = ["image", "script", "style", "font", "video", "audio"];
-        assert!(
-            get("as").is_some_and(|to| movable.contains(&to.as_str())),
-            "{context}"
-        );
+        let preload = rel.split_ascii_whitespace().any(|word| word == "preload")
+            && to.is_some_and(|to| movable.contains(&to.as_str()));
+        assert!(module || preload, "{context}");
         assert_ne!(
             get("crossorigin").as_deref(),
             Some("use-credentials"),
