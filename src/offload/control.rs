@@ -234,10 +234,7 @@ impl Control {
         let calm = natural == Level::Normal && self.overridden.is_none();
         self.fetched = self.learner.observe(input.passed, calm, now);
 
-        let is_exact = |reading: &Reading| {
-            self.link.is_some() && is_link(reading)
-                || self.in_flight.is_some() && is_in_flight(reading)
-        };
+        let is_exact = |reading: &Reading| self.link.is_some() && is_link(reading);
         let beside: Vec<SignalLoad> = std::iter::zip(&signals, &readings)
             .filter(|(_, reading)| !is_exact(reading))
             .map(|(signal, _)| *signal)
@@ -268,7 +265,6 @@ impl Control {
             turned_beside: allowed(beside),
             // They are laid out by who knows how many come of each.
             classes: Vec::new(),
-            all_moved: self.all_moved(now),
             turned_offloaded: self.turned_offloaded(beside, allowed(beside), now),
             drop_everything: false,
             epoch: now.saturating_duration_since(self.began).as_secs() / EPOCH.as_secs(),
@@ -290,11 +286,14 @@ impl Control {
         snapshot
     }
 
-    /// Who is turned away though a server has room. `beside`: what the signals beside those that are exact ask for, and
+    /// Who is turned away though a server has room. `beside`: what the signals beside the link ask for, and
     /// what of it the level allows. What has been moved shows only after the smoothing; until then they are turned away
     /// where the others would be dropped.
     fn turned_offloaded(&self, beside: Turned, allowed: Turned, now: Instant) -> Turned {
-        if self.all_moved(now) {
+        let all_moved = self
+            .throttling_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= MOVED_ALL);
+        if all_moved {
             allowed
         } else if self.machine.level() < Level::Throttle {
             Turned::default()
@@ -304,12 +303,6 @@ impl Control {
                 dropped: Ratio::ZERO,
             }
         }
-    }
-
-    /// All that could be moved has been moved for long enough.
-    fn all_moved(&self, now: Instant) -> bool {
-        self.throttling_since
-            .is_some_and(|since| now.saturating_duration_since(since) >= MOVED_ALL)
     }
 
     /// What a level held by hand means: all of it, whatever the load.
@@ -369,8 +362,7 @@ impl Control {
         readings
     }
 
-    /// Where so many are in flight at this moment that someone is turned away, that is the load; below, it is the
-    /// average.
+    /// Where so many are in flight at this moment that nobody is let in, that is the load; below, it is the average.
     fn count_in_flight(&mut self, readings: &mut [Reading], in_flight: u64, part: f64) {
         let reading = readings.iter_mut().find(|reading| is_in_flight(reading));
         self.in_flight = None;

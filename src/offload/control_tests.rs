@@ -502,20 +502,23 @@ mod other_servers {
 }
 
 #[test]
-fn requests_in_flight_turn_away_by_their_number_whatever_their_average_is() {
+fn while_too_many_are_in_flight_nobody_is_let_in_whatever_their_average_is() {
     let mut world = World::new(Mode::Enforce, Share::Auto, 0);
+    world.in_flight = 99;
+    let snapshot = world.after_of("in_flight", 1.0, 0.3, 0);
     assert_eq!(
-        world.after_of("in_flight", 1.0, 0.3, 0).level,
-        Level::Normal
+        (snapshot.level, snapshot.turned),
+        (Level::Normal, Turned::default())
     );
-    world.in_flight = 89;
-    assert_eq!(
-        world.after_of("in_flight", 0.25, 0.3, 0).level,
-        Level::Normal
-    );
-    world.in_flight = 95;
+    world.in_flight = 100;
     let snapshot = world.after_of("in_flight", 0.25, 0.3, 0);
-    assert_eq!(snapshot.level, Level::Throttle);
+    assert_eq!(
+        (snapshot.level, snapshot.turned.throttled),
+        (Level::Throttle, Ratio::ONE)
+    );
+    // The next look finds them gone.
+    world.in_flight = 0;
+    let snapshot = world.after_of("in_flight", 0.25, 0.3, 0);
     let turned = |others| {
         let turning = Turning::now(&snapshot, None, others, 0);
         (
@@ -524,28 +527,12 @@ fn requests_in_flight_turn_away_by_their_number_whatever_their_average_is() {
         )
     };
     assert_eq!(
-        turned(80),
+        turned(99),
         (0.0, 0.0),
-        "those who are gone since count no more"
+        "one visitor more or less makes no difference"
     );
-    assert!((turned(95).0 - 0.5).abs() < 1e-9 && turned(95).1 == 0.0);
+    assert_eq!(turned(100), (1.0, 0.0));
     assert!(turned(105).0 == 1.0 && (turned(105).1 - 0.5).abs() < 1e-9);
-    world.in_flight = 0;
-    let snapshot = world.after_of("in_flight", 0.25, 0.3, 0);
-    assert_eq!(snapshot.turned, Turned::default());
-}
-
-#[test]
-fn where_moving_all_leaves_as_many_in_flight_those_with_a_server_are_turned_away_too() {
-    let mut world = World::new(Mode::Enforce, Share::Fixed(Ratio::ONE), 0);
-    world.in_flight = 95;
-    let offloaded = |snapshot: &Snapshot| {
-        let turning = Turning::now(snapshot, None, 95, 0);
-        turning.offloaded.throttled.get()
-    };
-    assert_eq!(offloaded(&world.after_of("in_flight", 3.0, 0.3, 0)), 0.0);
-    let moved = offloaded(&world.after_of("in_flight", 2.0, 0.3, 0));
-    assert!((moved - 0.5).abs() < 1e-9, "{moved}");
 }
 
 #[test]

@@ -109,13 +109,8 @@ impl Turning {
             throttled,
             dropped: Ratio::ZERO,
         };
-        // An offloaded visitor's page is soon over. So it is turned away where the others would be dropped, until it has
-        // shown that this does not help.
-        let offloaded = if snapshot.all_moved {
-            allowed(in_flight)
-        } else {
-            throttled(in_flight.dropped)
-        };
+        // An offloaded visitor's page is soon over: it is turned away where the others would be dropped.
+        let offloaded = throttled(in_flight.dropped);
         let offloaded = offloaded.most(throttled(of_link));
         let beside = snapshot.turned_beside;
         let link = allowed(link.most(in_flight));

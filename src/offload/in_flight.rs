@@ -2,8 +2,9 @@
 //!
 //! An average follows a crowd that comes all at once only after a second or two, and meanwhile everyone is let through
 //! to who works for it: in front of an upstream that is minutes of work. But how many requests are in flight is known
-//! exactly at every moment. So below the second threshold the level goes by the average; above it, level and who is turned
-//! away go by the number itself.
+//! exactly at every moment. So the average decides as it does for any signal, and beside it nobody is let in while so
+//! many are in flight that the average would turn everyone away. (Below that the number itself decides nothing: it
+//! is another with every request, and one visitor shall get one answer.)
 
 use crate::{level::Turned, load::Thresholds};
 
@@ -19,16 +20,23 @@ pub struct InFlightLimit {
 // === impl InFlightLimit ===
 
 impl InFlightLimit {
-    /// Who is turned away while so many are in flight.
+    /// Who is turned away while so many are in flight: from the third threshold on everyone.
     #[must_use]
     pub fn turned(&self, in_flight: u64) -> Turned {
-        Turned::by(in_flight as f64 / self.capacity, &self.thresholds)
+        match self.alarm() {
+            Some(alarm) if in_flight >= alarm => {
+                Turned::by(in_flight as f64 / self.capacity, &self.thresholds)
+                    .most(Turned::ALL_THROTTLED)
+            }
+            _ => Turned::default(),
+        }
     }
 
-    /// From how many on someone is turned away.
+    /// From how many on that is.
     pub(super) fn alarm(&self) -> Option<u64> {
-        let second = self.thresholds.throttle?.get();
-        Some(((second * self.capacity) as u64).saturating_add(1))
+        self.thresholds.throttle?;
+        let third = self.thresholds.drop?.get();
+        Some((third * self.capacity).ceil() as u64)
     }
 }
 
@@ -37,14 +45,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_away_from_the_second_threshold_on() {
+    fn lets_nobody_in_from_the_third_threshold_on() {
         let limit = InFlightLimit {
             capacity: 100.0,
             thresholds: Thresholds::standard(),
         };
-        assert_eq!(limit.alarm(), Some(91));
-        assert_eq!(limit.turned(90), Turned::default());
-        assert!((limit.turned(94).throttled.get() - 0.5).abs() < 1e-9);
+        assert_eq!(limit.alarm(), Some(98));
+        assert_eq!(limit.turned(97), Turned::default());
+        let all = limit.turned(98);
+        assert_eq!((all.throttled.get(), all.dropped.get()), (1.0, 0.0));
         let all = limit.turned(106);
         assert_eq!((all.throttled.get(), all.dropped.get()), (1.0, 1.0));
         let only_offload = Thresholds {

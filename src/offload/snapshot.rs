@@ -37,14 +37,12 @@ pub struct Snapshot {
     pub share: Ratio,
     /// Which part of the new visitors is turned away, as of now.
     pub turned: Turned,
-    /// The same without what the link's promises and the requests in flight ask for: those are looked at with every
-    /// visitor.
+    /// The same without what the link's promises and the number of requests in flight ask for: those are looked at with
+    /// every visitor.
     pub turned_beside: Turned,
     /// Where each class stands among those who come, lowest first; empty where no classes are configured.
     pub classes: Vec<Place>,
-    /// All that could be moved has been moved, for long enough to show, and the primary is still overloaded.
-    pub all_moved: bool,
-    /// Which part of those is turned away for whom a server has room, without what link and requests in flight ask for:
+    /// Which part of those is turned away for whom a server has room, without what the link's promises ask for:
     /// their pages may be what is too much.
     pub turned_offloaded: Turned,
     /// An operator has said that nothing is answered.
@@ -95,7 +93,6 @@ impl Snapshot {
             turned: Turned::default(),
             turned_beside: Turned::default(),
             classes: Vec::new(),
-            all_moved: false,
             turned_offloaded: Turned::default(),
             drop_everything: false,
             epoch: 0,
