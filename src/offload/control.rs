@@ -73,6 +73,8 @@ pub struct Control {
     capacity: Capacity,
     link: Option<Link>,
     in_flight: Option<InFlightLimit>,
+    /// The average of the requests in flight, where their number is the load.
+    in_flight_average: Option<Ratio>,
     work: Work,
     learner: Learner,
     /// What it learnt in the last step.
@@ -153,6 +155,7 @@ impl Control {
             capacity,
             link: None,
             in_flight: None,
+            in_flight_average: None,
             work: Work::default(),
             learner: Learner::new(),
             fetched: None,
@@ -365,7 +368,7 @@ impl Control {
     /// Where so many are in flight at this moment that nobody is let in, that is the load; below, it is the average.
     fn count_in_flight(&mut self, readings: &mut [Reading], in_flight: u64, part: f64) {
         let reading = readings.iter_mut().find(|reading| is_in_flight(reading));
-        self.in_flight = None;
+        (self.in_flight, self.in_flight_average) = (None, None);
         let (Some(reading), Some(capacity)) = (reading, self.capacity.in_flight) else {
             return;
         };
@@ -375,7 +378,8 @@ impl Control {
         };
         let load = Ratio::saturating(in_flight as f64 / limit.capacity);
         if limit.alarm().is_some_and(|alarm| in_flight >= alarm) && reading.load < Some(load) {
-            reading.load = Some(load);
+            // The number is looked at with every visitor: until the next look the average goes on.
+            self.in_flight_average = reading.load.replace(load);
         }
         self.in_flight = Some(limit);
     }
@@ -413,7 +417,11 @@ impl Control {
         let link = self.link.filter(|_| is_link(reading));
         SignalLoad {
             load: reading.load,
-            lasting: link.map_or(reading.load, |link| Some(Ratio::saturating(link.load()))),
+            lasting: match link {
+                Some(link) => Some(Ratio::saturating(link.load())),
+                None if is_in_flight(reading) => self.in_flight_average.or(reading.load),
+                None => reading.load,
+            },
             thresholds: reading.thresholds,
         }
     }
