@@ -174,7 +174,17 @@ async fn the_lowest_class_is_turned_away_first_and_nobody_lifts_themselves() {
     let checkout = |number| get("/checkout/pay").from(visitor(number));
     let some = shop.fates(checkout).await;
     assert!(some.contains(&Fate::Served), "{some:?}");
-    assert_eq!(shop.fates(checkout).await, some, "one visitor, one answer");
+    // One visitor, one answer: which part is turned away follows who comes, and whoever is told at a smaller part is
+    // told at a larger one.
+    let again = shop.fates(checkout).await;
+    let turns_away_more = |more: &[Fate], less: &[Fate]| {
+        let mut both = more.iter().zip(less);
+        both.all(|(more, less)| *more == Fate::Told || *less == Fate::Served)
+    };
+    assert!(
+        turns_away_more(&some, &again) || turns_away_more(&again, &some),
+        "{some:?} {again:?}"
+    );
 
     // What anybody can say.
     let unsigned = |number| plain(number).header("Cookie", "session=gold-1");
