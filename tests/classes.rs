@@ -172,19 +172,18 @@ async fn the_lowest_class_is_turned_away_first_and_nobody_lifts_themselves() {
     let paying = |number| through_proxy(number, "paying");
     assert_eq!(shop.fates(paying).await, served);
     let checkout = |number| get("/checkout/pay").from(visitor(number));
-    let some = shop.fates(checkout).await;
-    assert!(some.contains(&Fate::Served), "{some:?}");
-    // One visitor, one answer: which part is turned away follows who comes, and whoever is told at a smaller part is
-    // told at a larger one.
-    let again = shop.fates(checkout).await;
-    let turns_away_more = |more: &[Fate], less: &[Fate]| {
-        let mut both = more.iter().zip(less);
-        both.all(|(more, less)| *more == Fate::Told || *less == Fate::Served)
-    };
+    // One visitor, one answer: asked twice, with nobody between. Which part is turned away follows who comes, so it moves
+    // a little with every round; that lots drawn anew agree in one of five is a chance of one in four hundred.
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        rounds.push((shop.fates(checkout).await, shop.fates(checkout).await));
+    }
     assert!(
-        turns_away_more(&some, &again) || turns_away_more(&again, &some),
-        "{some:?} {again:?}"
+        rounds.iter().any(|(first, second)| first == second),
+        "{rounds:?}"
     );
+    let is_some = |fates: &[Fate]| fates.contains(&Fate::Served) && fates.contains(&Fate::Told);
+    assert!(rounds.iter().all(|(first, _)| is_some(first)), "{rounds:?}");
 
     // What anybody can say.
     let unsigned = |number| plain(number).header("Cookie", "session=gold-1");

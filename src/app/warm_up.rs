@@ -4,7 +4,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Weak},
+    sync::Weak,
     time::Duration,
 };
 
@@ -103,33 +103,32 @@ impl Told {
     /// its cache may be empty then.
     fn news<'a>(
         &mut self,
-        snapshot: &Arc<Snapshot>,
+        snapshot: &Snapshot,
         objects: &'a [HotObject],
         mut budget: f64,
     ) -> Vec<Vec<&'a str>> {
         let servers = snapshot.compiled.servers();
-        for (server, state) in servers.iter().zip(&snapshot.servers) {
+        let mut edges = Vec::new();
+        for (position, (server, state)) in servers.iter().zip(&snapshot.servers).enumerate() {
+            let url = server.url().as_str();
             if !state.is_there {
-                self.paths.remove(server.url().as_str());
+                self.paths.remove(url);
+            } else if Warmer::is_for(server) {
+                edges.push((position, url));
             }
         }
         let mut news = vec![Vec::new(); servers.len()];
         for object in objects {
             let hash = hash::bytes(object.path.as_bytes());
-            for (position, server) in servers.iter().enumerate() {
-                let is_for = snapshot.servers[position].is_there
-                    && Warmer::is_for(server)
-                    && snapshot.may_fetch(position, &object.path);
-                let url = server.url().as_str();
-                if !is_for || self.paths.get(url).is_some_and(|told| told.contains(&hash)) {
-                    continue;
-                }
+            for (position, url) in &edges {
                 if budget <= 0.0 {
                     return news;
                 }
-                budget -= object.bytes as f64;
-                self.paths.entry(url.to_owned()).or_default().insert(hash);
-                news[position].push(&*object.path);
+                let told = self.paths.entry((*url).to_owned()).or_default();
+                if snapshot.may_fetch(*position, &object.path) && told.insert(hash) {
+                    budget -= object.bytes as f64;
+                    news[*position].push(&*object.path);
+                }
             }
         }
         news

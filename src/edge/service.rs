@@ -24,7 +24,7 @@ use tower_service::Service;
 
 use super::{
     counters::{Counters, count},
-    fill::{Fills, Outcome},
+    fill::{Fill, Fills, Outcome},
     headers::{Came, clean, dress, is_loop, open, variant},
     object::{Name, Object},
     own::TOGETHER,
@@ -354,6 +354,9 @@ impl Visit {
             };
             let (fill, mine) = inner.fills.join(key);
             if mine {
+                if self.was_filled_meanwhile(key, &fill) {
+                    continue;
+                }
                 if inner.load.is_full() {
                     fill.settle(Outcome::Failed(StatusCode::SERVICE_UNAVAILABLE, FULL));
                     inner.fills.leave(key, &fill);
@@ -420,12 +423,7 @@ impl Visit {
     }
 
     /// What comes of a pull; where it takes longer than the patience for the primary, `object` has to do, if it may.
-    async fn outcome_or(
-        &self,
-        fill: &super::fill::Fill,
-        key: Key,
-        object: &Arc<Object>,
-    ) -> Outcome {
+    async fn outcome_or(&self, fill: &Fill, key: Key, object: &Arc<Object>) -> Outcome {
         let inner = &self.inner;
         match timeout(inner.settings.patience, fill.outcome()).await {
             Ok(outcome) => outcome,
@@ -459,11 +457,24 @@ impl Visit {
             return;
         }
         let (fill, mine) = inner.fills.join(key);
-        if mine {
+        if mine && !self.was_filled_meanwhile(key, &fill) {
             count(&inner.counters.misses);
             self.start(key, fill.clone(), kept);
             fill.finished().await;
         }
+    }
+
+    /// Another fill may have ended between the look for the object and the beginning of this one: then nothing is pulled
+    /// again, and who has joined it since gets what is there.
+    fn was_filled_meanwhile(&self, key: Key, fill: &Arc<Fill>) -> bool {
+        let now = SystemTime::now();
+        let (_, found) = self.inner.find(self.site, &self.target, &self.headers, now);
+        let Found::Object(object, State::Fresh) = found else {
+            return false;
+        };
+        fill.settle(Outcome::Kept(object));
+        self.inner.fills.leave(key, fill);
+        true
     }
 
     /// Whether it is the variant that is asked for.
@@ -473,7 +484,7 @@ impl Visit {
         object.variant() == head.variant
     }
 
-    fn start(&self, key: Key, fill: Arc<super::fill::Fill>, kept: Option<Arc<Object>>) {
+    fn start(&self, key: Key, fill: Arc<Fill>, kept: Option<Arc<Object>>) {
         let pull = Pull {
             inner: self.inner.clone(),
             fill,

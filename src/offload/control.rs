@@ -237,9 +237,9 @@ impl Control {
         let calm = natural == Level::Normal && self.overridden.is_none();
         self.fetched = self.learner.observe(input.passed, calm, now);
 
-        let is_exact = |reading: &Reading| self.link.is_some() && is_link(reading);
+        let is_link = |reading: &Reading| self.link.is_some() && is_link(reading);
         let beside: Vec<SignalLoad> = std::iter::zip(&signals, &readings)
-            .filter(|(_, reading)| !is_exact(reading))
+            .filter(|(_, reading)| !is_link(reading))
             .map(|(signal, _)| *signal)
             .collect();
         let allowed = |turned: Turned| match natural {

@@ -96,28 +96,23 @@ impl Turning {
         let in_flight = snapshot
             .in_flight
             .map_or(Turned::default(), |limit| limit.turned(in_flight));
-        let of_link = link.map_or(Ratio::ZERO, |link| link.turned_offloaded());
-        let link = link.map_or(Turned::default(), |link| link.turned());
-        let allowed = |turned: Turned| Turned {
-            dropped: match snapshot.level {
-                Level::Drop => turned.dropped,
-                _ => Ratio::ZERO,
-            },
-            ..turned
-        };
         let throttled = |throttled| Turned {
             throttled,
             dropped: Ratio::ZERO,
         };
         // An offloaded visitor's page is soon over: it is turned away where the others would be dropped.
-        let offloaded = throttled(in_flight.dropped);
-        let offloaded = offloaded.most(throttled(of_link));
-        let beside = snapshot.turned_beside;
-        let link = allowed(link.most(in_flight));
-        let offloaded = offloaded.most(snapshot.turned_offloaded);
+        let offloaded = link
+            .map_or(Turned::default(), |link| throttled(link.turned_offloaded()))
+            .most(throttled(in_flight.dropped))
+            .most(snapshot.turned_offloaded);
+        let exact = link.map_or(in_flight, |link| link.turned().most(in_flight));
+        let exact = match snapshot.level {
+            Level::Drop => exact,
+            _ => throttled(exact.throttled),
+        };
         Self {
             class,
-            alone: snapshot.of_class(beside.most(link), class),
+            alone: snapshot.of_class(snapshot.turned_beside.most(exact), class),
             offloaded: snapshot.of_class(offloaded, class),
         }
     }

@@ -89,18 +89,17 @@ impl Learner {
         let bytes = (passed.bytes - before.bytes) as f64;
         let weight = (passed.weight - before.weight) as f64;
         let fresh = pages as f64;
-        let before_that = self.known;
-        let trust = fresh / (fresh + before_that);
+        let trust = |known: f64| fresh / (fresh + known);
+        let (of_mean, of_part) = (trust(self.known), trust(self.known.max(BELIEF)));
         self.known = (self.known + fresh).min(MEMORY);
         let mean = bytes / fresh;
         self.fetched.mean = Some(match self.fetched.mean {
-            Some(known) => known + (mean - known) * trust,
+            Some(known) => known + (mean - known) * of_mean,
             None => mean,
         });
         if weight > 0.0 {
             let part = (bytes / weight).clamp(LEAST, 1.0);
-            let trust = fresh / (fresh + before_that.max(BELIEF));
-            self.fetched.part += (part - self.fetched.part) * trust;
+            self.fetched.part += (part - self.fetched.part) * of_part;
         }
         Some(self.fetched)
     }

@@ -96,8 +96,8 @@ impl Hot {
         }
     }
 
-    /// The paths that were asked for most, with their hashes, at most `most`, of those that were `least` times or more and whose hash
-    /// `is_wanted`.
+    /// The paths that were asked for most, with their hashes: at most `most`, of those that were `least` times or more and
+    /// whose hash `is_wanted`.
     pub(super) fn top(
         &self,
         most: usize,

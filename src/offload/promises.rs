@@ -279,6 +279,30 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_drains_is_not_taken_for_others_and_others_are_learnt_beside_it() {
+        let mut now = Instant::now();
+        let mut link = link(now).after(40 * MB, now);
+        let second = |link: &mut Link, now: &mut Instant, promised, measured| {
+            for _ in 0..4 {
+                *now += Duration::from_millis(250);
+                *link = link.after(promised / 4, *now);
+                link.learn(Some(measured), Duration::from_millis(250));
+            }
+        };
+        for _ in 0..3 {
+            second(&mut link, &mut now, 0, 0.97);
+        }
+        assert!(link.correction < 0.1, "{}", link.correction);
+        // Half of the link is others', and there is always somebody who waits.
+        link.backlog = 20e6;
+        for _ in 0..120 {
+            second(&mut link, &mut now, 5 * MB, 1.0);
+            link.backlog = link.backlog.max(20e6);
+        }
+        assert!((link.correction - 0.5).abs() < 0.05, "{}", link.correction);
+    }
+
+    #[test]
     fn the_alarm_rings_once() {
         let promises = Promises::default();
         assert!(!promises.add(u64::MAX / 2));

@@ -18,6 +18,7 @@ use super::{
     probe::{PATIENCE, authorization, connector, root_cause},
     server::{Server, Servers},
 };
+use crate::seldom::Seldom;
 
 /// Where an edge tells its load, and where it is warmed up.
 const LOAD: &str = "/.overspill/load";
@@ -32,6 +33,8 @@ pub struct Warmer {
     authorization: Option<HeaderValue>,
     /// Made when it is needed: most have no edges.
     client: Option<HttpClient>,
+    /// It is tried again every few seconds, and not told each time.
+    deaf: Seldom,
 }
 
 // === impl Warmer ===
@@ -43,6 +46,7 @@ impl Warmer {
         Self {
             authorization: authorization(token),
             client: None,
+            deaf: Seldom::default(),
         }
     }
 
@@ -79,21 +83,21 @@ impl Warmer {
             let (authorization, count) = (authorization.clone(), paths.len());
             let body = json!({ "paths": paths }).to_string();
             told.spawn(async move {
-                match tell(&client, &server, authorization, body).await {
-                    Ok(()) => {
-                        tracing::info!(server = server.name(), objects = count, "warming up");
-                        None
-                    }
-                    Err(reason) => {
-                        tracing::warn!(server = server.name(), reason, "can't warm it up");
-                        Some(position)
-                    }
+                let heard = tell(&client, &server, authorization, body).await;
+                if heard.is_ok() {
+                    tracing::info!(server = server.name(), objects = count, "warming up");
                 }
+                heard.map_err(|reason| (position, server, reason))
             });
         }
         let mut deaf = Vec::new();
         while let Some(told) = told.join_next().await {
-            deaf.extend(told.ok().flatten());
+            if let Ok(Err((position, server, reason))) = told {
+                if self.deaf.is_due() {
+                    tracing::warn!(server = server.name(), reason, "can't warm it up");
+                }
+                deaf.push(position);
+            }
         }
         deaf
     }
