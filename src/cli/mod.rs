@@ -1,24 +1,43 @@
 //! Arguments to commands.
 
+mod admin;
 mod check;
 mod crowd;
 mod demo;
 mod edge;
 mod explain;
+mod hand;
+mod help;
 mod log;
+mod manual;
 mod serve;
+mod status;
+mod why;
+mod words;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use clap_complete::Shell;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
-use crate::crowd::{Settings as Crowd, Sources};
+use crate::{
+    crowd::{Settings as Crowd, Sources},
+    level::Level,
+};
 
 /// Keeps a web site up when more people come than its server can serve.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(name = "overspill", version, about, max_term_width = 100, after_help = help::FIRST_STEPS)]
 struct Arguments {
     /// How the log is written (to stderr); what is logged is said by RUST_LOG, e.g. RUST_LOG=debug
     #[arg(long, value_enum, default_value = "text", global = true)]
@@ -39,29 +58,32 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a folder, or stand in front of an HTTP server
-    ///
-    /// Examples:
-    ///   overspill serve --site ./public
-    ///   overspill serve --upstream http://127.0.0.1:3000 --listen 0.0.0.0:80
-    #[command(verbatim_doc_comment)]
+    #[command(after_help = help::SERVE)]
     Serve(ServeArguments),
     /// Give out a primary's objects: an offload server, on any machine
-    ///
-    /// Examples:
-    ///   overspill edge --primary https://www.example.com --listen 0.0.0.0:8081
-    #[command(verbatim_doc_comment)]
+    #[command(after_help = help::EDGE)]
     Edge(EdgeArguments),
     /// See it at work: a site on a small link, two offload servers and a growing crowd, in about a minute
+    #[command(after_help = help::DEMO)]
     Demo(DemoArguments),
     /// Check the configuration: print it as it takes effect, or every problem at once
+    #[command(after_help = help::CHECK)]
     Check(ConfigArguments),
-    /// Tell of each link of a page what happens to it, and why
-    ///
-    /// Examples:
-    ///   overspill explain public/index.html
-    ///   overspill explain https://www.example.com/ --json
-    #[command(verbatim_doc_comment)]
+    /// Tell of each link of a page what happens to it, and why; or what a running server would do for a client
+    #[command(after_help = help::EXPLAIN)]
     Explain(ExplainArguments),
+    /// Watch a running server: load, level, visitors and offload servers, live in the terminal
+    #[command(after_help = help::STATUS)]
+    Status(StatusArguments),
+    /// Hold a level by hand, whatever the load; or let go
+    #[command(after_help = help::OVERRIDE)]
+    Override(OverrideArguments),
+    /// Have a running server read its configuration again
+    #[command(after_help = help::RELOAD)]
+    Reload(ReloadArguments),
+    /// Have a running server finish what is under way, and end
+    #[command(after_help = help::DRAIN)]
+    Drain(DrainArguments),
     /// Send a crowd to a site of your own: visitors as browsers are, and how many get whole pages
     ///
     /// Visitors come at random, whether or not those before them have been served (open loop). Each fetches a page and
@@ -69,14 +91,14 @@ enum Command {
     /// as the machine has them, and goes away when the page is whole or its patience ends. Nothing is
     /// compressed and nothing cached. At most 10,000 visitors a second, for at most 10 minutes. Ctrl-C
     /// gives the report so far.
-    ///
-    /// Examples:
-    ///   overspill crowd http://127.0.0.1:8080/
-    ///   overspill crowd http://10.0.0.5/ http://10.0.0.5/news/ --rate 40 --for 1m --verify
-    ///   overspill crowd http://127.0.0.1:8080/ --addresses 127.1.0.0/24 --json
-    ///   overspill crowd https://www.example.com/ --i-own-this-site --own-host eu.offload.example
-    #[command(verbatim_doc_comment)]
+    #[command(after_help = help::CROWD)]
     Crowd(CrowdArguments),
+    /// Print what a shell needs to complete commands and options
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(CompletionsArguments),
+    /// Print the manual, for `man`
+    #[command(after_help = help::MAN)]
+    Man(ManArguments),
 }
 
 /// Where the configuration is.
@@ -85,6 +107,19 @@ struct ConfigArguments {
     /// The configuration [default: $OVERSPILL_CONFIG, else config/overspill.toml if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// Which running server is asked.
+#[derive(Debug, Args)]
+struct AdminArguments {
+    /// The admin listener of the running server [default: `admin.listen` of the configuration if there is one, else
+    /// http://127.0.0.1:9901]
+    #[arg(long, value_name = "URL", value_parser = admin::url)]
+    admin: Option<Url>,
+    /// A file with the server's `admin.token` [default: $OVERSPILL_TOKEN; else, for the server of the configuration,
+    /// the token that stands there]. The file goes before the variable
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -104,14 +139,84 @@ struct ServeArguments {
 
 #[derive(Debug, Args)]
 struct ExplainArguments {
-    /// The page: a file, or an http or https URL
-    #[arg(value_name = "FILE|URL")]
+    /// The page: a file, or an http or https URL; with --client: a path of the site
+    #[arg(value_name = "FILE|URL|PATH")]
     page: String,
+    /// Ask the running server what it would do now for the client with this address
+    #[arg(long, value_name = "ADDR", value_parser = why::client)]
+    client: Option<IpAddr>,
+    /// Who the client is by its cookie or header (`offload.identity`)
+    #[arg(long, value_name = "NAME", requires = "client")]
+    identity: Option<String>,
+    #[command(flatten)]
+    admin: AdminArguments,
     #[command(flatten)]
     config: ConfigArguments,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct StatusArguments {
+    /// Print one picture and end
+    #[arg(long)]
+    once: bool,
+    /// Print the status as one line of JSON; without --once a line each second
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArguments,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+#[derive(Debug, Args)]
+struct OverrideArguments {
+    /// The level to hold
+    #[arg(value_name = "LEVEL", required_unless_present = "release", requires = "length",
+        value_parser = PossibleValuesParser::new(Level::ALL.map(Level::as_str)).try_map(|level| level.parse::<Level>()))]
+    level: Option<Level>,
+    /// How long it is held, such as 90s or 15m; at most 24h
+    #[arg(long = "for", value_name = "DURATION", requires = "level", value_parser = hand::length)]
+    length: Option<Duration>,
+    /// Let go of what is held: the load decides again
+    #[arg(long, conflicts_with_all = ["level", "length"])]
+    release: bool,
+    #[command(flatten)]
+    admin: AdminArguments,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+#[derive(Debug, Args)]
+struct ReloadArguments {
+    #[command(flatten)]
+    admin: AdminArguments,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+#[derive(Debug, Args)]
+struct DrainArguments {
+    #[command(flatten)]
+    admin: AdminArguments,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+#[derive(Debug, Args)]
+struct CompletionsArguments {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    shell: Shell,
+}
+
+#[derive(Debug, Args)]
+struct ManArguments {
+    /// Write a page for each command into this folder, instead of one page with all to stdout
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +292,8 @@ pub fn run() -> ExitCode {
     let usual = match &arguments.command {
         // Its narrator says the same.
         Command::Demo(_) => LevelFilter::WARN,
+        // A line of the log would stand in the middle of the picture.
+        Command::Status(_) => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
     log::start(arguments.log, usual);
@@ -195,7 +302,16 @@ pub fn run() -> ExitCode {
         Command::Edge(arguments) => edge::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check(arguments) => check::run(arguments),
-        Command::Explain(arguments) => explain::run(arguments),
+        Command::Explain(arguments) => match arguments.client {
+            Some(client) => why::run(arguments, client),
+            None => explain::run(arguments),
+        },
+        Command::Status(arguments) => status::run(arguments),
+        Command::Override(arguments) => hand::override_level(arguments),
+        Command::Reload(arguments) => hand::reload(arguments),
+        Command::Drain(arguments) => hand::drain(arguments),
+        Command::Completions(arguments) => manual::completions(arguments),
+        Command::Man(arguments) => manual::man(arguments),
         Command::Crowd(arguments) => crowd::run(arguments),
     };
     match result {
