@@ -6,6 +6,7 @@
 //! | `config` | that configuration: quiet defaults, and the lines that a test is about |
 //! | `upstream` | a server to stand in front of, whose `/hold` answers when it is told to |
 //! | `offload_server` | an offload server that says of its load what the test wants, and notes who came |
+//! | `admin_server` | an admin listener that says what the test wants |
 //! | `address` | addresses for programs that others have to know before they are there |
 //! | `broken_server` | offload servers that refuse, answer 503 or hang |
 //! | `client` | requests from any address of 127.0.0.0/8, and answers down to "not a byte" |
@@ -22,6 +23,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
 pub(crate) mod address;
+pub(crate) mod admin_server;
 pub(crate) mod broken_server;
 pub(crate) mod caches;
 pub(crate) mod client;

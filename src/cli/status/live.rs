@@ -3,8 +3,6 @@
 use std::{io, thread, time::Duration};
 
 use ratatui::{
-    Terminal,
-    backend::Backend,
     buffer::Buffer,
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
 };
@@ -40,8 +38,16 @@ pub(super) async fn in_terminal(admin: Admin, seen: Seen, every: Duration) -> Re
     // This has panics restore the terminal before they tell what they are.
     let mut terminal = ratatui::try_init()?;
     let _restored = Restored;
+    let show = |seen: &Seen| {
+        terminal.draw(|frame| {
+            let area = frame.area();
+            let picture = draw(seen, words::now(), area.width, Some(area.height));
+            copy(&picture, frame.buffer_mut());
+        })?;
+        Ok(())
+    };
     tokio::select! {
-        ended = live(admin, seen, &mut terminal, keys(), every) => ended,
+        ended = live(admin, seen, keys(), every, show) => ended,
         ended = terminated() => Ok(ended?),
     }
 }
@@ -54,18 +60,15 @@ impl Drop for Restored {
     }
 }
 
-/// The view: ends with [`Key::Leave`], when no key can come any more, or when asking on can't help.
-pub(super) async fn live<B>(
+/// Has what is known shown again and again. Ends with [`Key::Leave`], when no key can come any more, or when asking on
+/// can't help.
+pub(super) async fn live(
     admin: Admin,
     mut seen: Seen,
-    terminal: &mut Terminal<B>,
     mut keys: mpsc::Receiver<Key>,
     every: Duration,
-) -> Result<(), BoxError>
-where
-    B: Backend,
-    B::Error: 'static,
-{
+    mut show: impl FnMut(&Seen) -> Result<(), BoxError>,
+) -> Result<(), BoxError> {
     let (tell, mut news) = mpsc::channel(1);
     // Ends with this.
     let mut asking = JoinSet::new();
@@ -73,11 +76,7 @@ where
     let mut clock = interval(every);
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
-        terminal.draw(|frame| {
-            let area = frame.area();
-            let picture = draw(&seen, words::now(), area.width, Some(area.height));
-            copy(&picture, frame.buffer_mut());
-        })?;
+        show(&seen)?;
         tokio::select! {
             key = keys.recv() => match key {
                 None | Some(Key::Leave) => return Ok(()),

@@ -9,6 +9,9 @@ use super::model::Status;
 /// An hour, with room for seconds that were counted twice.
 const MOST: usize = 4000;
 
+/// What was the case so many seconds ago still stands for now.
+const RECENT: f64 = 5.0;
+
 /// What was the case in one second.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Point {
@@ -116,6 +119,12 @@ impl Past {
     /// When the last point was.
     pub(super) fn end(&self) -> Option<f64> {
         self.points.back().map(|point| point.time)
+    }
+
+    /// The newest value, where there is one of the last seconds.
+    pub(super) fn latest(&self, value: impl Fn(&Point) -> Option<f64>) -> Option<f64> {
+        let recent = |point: &&Point| self.end().is_some_and(|end| end - point.time < RECENT);
+        self.points.iter().rev().take_while(recent).find_map(value)
     }
 
     /// `count` columns of `step` seconds each, the last of which holds the last point. Columns begin at whole steps, so

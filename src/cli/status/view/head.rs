@@ -117,12 +117,9 @@ fn traffic(status: &Status) -> Vec<Span<'static>> {
         sum(|server| server.pages_spliced),
         sum(|server| server.pages_scanned),
     ];
-    let rewritten = (pages != [0.0, 0.0]).then(|| {
-        let [spliced, scanned] = pages.map(words::quantity);
-        Span::raw(format!(
-            "pages rewritten: {spliced} spliced, {scanned} scanned"
-        ))
-    });
+    let rewritten = |pages: f64, how: &str| {
+        (pages > 0.0).then(|| Span::raw(format!("{} pages {how}", words::quantity(pages))))
+    };
     let rate = |name: &str, rate: Option<f64>| {
         let rate = rate.filter(|rate| *rate > 0.0);
         rate.map(|rate| Span::raw(format!("{name} {}/s", words::bytes(rate))))
@@ -134,7 +131,8 @@ fn traffic(status: &Status) -> Vec<Span<'static>> {
             .bytes_sent
             .map(|sent| Span::raw(format!("{} sent", words::bytes(sent)))),
         rate("promised", status.assigned),
-        rewritten,
+        rewritten(pages[0], "spliced"),
+        rewritten(pages[1], "scanned"),
     ];
     facts.into_iter().flatten().collect()
 }

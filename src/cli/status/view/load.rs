@@ -41,7 +41,7 @@ impl Grid {
         let columns = width.saturating_sub(LEFT + right).max(1);
         Self {
             columns,
-            step: (seen.window() / columns as f64).ceil().max(1.0),
+            step: (seen.window() / columns as f64).max(1.0),
             right,
         }
     }
@@ -104,7 +104,7 @@ fn share(seen: &Seen, status: &Status, grid: &Grid) -> Line<'static> {
         .past
         .columns(grid.step, grid.columns, |point| point.share, mean);
     let now = status.share.map_or("–".to_owned(), words::percent);
-    let mut spans = left("share offloaded", &now);
+    let mut spans = left("share", &now);
     spans.push(plot::spark(&share, 1.0).cyan());
     Line::from(spans)
 }

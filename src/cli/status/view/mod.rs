@@ -173,6 +173,16 @@ fn flow(facts: Vec<Span<'static>>, width: usize) -> Vec<Line<'static>> {
     let mut used = 0;
     for fact in facts {
         let columns = fact.width();
+        if columns + 1 > width {
+            let rows = wrapped(&fact.content, width.saturating_sub(1));
+            let style = fact.style;
+            lines.extend(
+                rows.into_iter()
+                    .map(|row| vec![" ".into(), Span::styled(row, style)]),
+            );
+            used = width;
+            continue;
+        }
         match lines.last_mut() {
             Some(line) if used + 3 + columns <= width => {
                 line.push(" · ".dark_gray());

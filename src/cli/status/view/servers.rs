@@ -26,10 +26,11 @@ const COLUMNS: [Column; 5] = [
         figure(server.assigned, |rate| format!("{}/s", words::bytes(rate)))
     }),
     ("cost", 9, |server| figure(server.cost, words::money)),
-    ("per GB", 8, |server| figure(server.price, words::money)),
-    ("budget", 18, budget),
+    ("per GB", 7, |server| figure(server.price, words::money)),
+    ("budget", 17, budget),
 ];
 const LOAD: usize = 11;
+const USABLE: usize = 7;
 
 /// The section; nothing where there are none.
 pub(super) fn servers(status: &Status, width: usize) -> Vec<Line<'static>> {
@@ -67,9 +68,8 @@ struct Layout {
 impl Layout {
     fn new(longest: usize, width: usize) -> Self {
         let name = longest.clamp(6, (width / 4).clamp(6, 24));
-        let gauge = (width / 8).clamp(6, 16);
-        // "not usable" and the gaps.
-        let mut left = width.saturating_sub(1 + name + 1 + LOAD + gauge + 1 + 11);
+        let gauge = (width / 10).clamp(6, 16);
+        let mut left = width.saturating_sub(1 + name + 1 + LOAD + gauge + 1 + USABLE);
         let fits = COLUMNS.iter().take_while(|(_, width, _)| {
             let fits = left >= *width;
             left = left.saturating_sub(*width);
@@ -86,7 +86,7 @@ impl Layout {
     fn head(&self) -> Line<'static> {
         let mut text = format!(" {} ", fitted("name", self.name));
         text += &fitted("load/limit", LOAD + self.gauge + 1);
-        text += &fitted("takes work", 11);
+        text += &fitted("usable", USABLE);
         for (name, width, _) in self.columns {
             text += &fitted(name, *width);
         }
@@ -114,7 +114,7 @@ impl Layout {
             Span::raw(fitted(&format!("{load}/{limit}"), LOAD)),
             plot::gauge(server.load, &marks, top, self.gauge).fg(colour),
             " ".into(),
-            fitted(word, 11).fg(colour).bold(),
+            fitted(word, USABLE).fg(colour).bold(),
         ];
         for (_, width, cell) in self.columns {
             // The last column of a gap is kept free.

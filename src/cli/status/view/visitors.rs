@@ -35,7 +35,7 @@ pub(super) fn visitors(seen: &Seen, status: &Status, width: usize) -> Vec<Line<'
     let side_by_side = if width >= TWO { 2 } else { 1 };
     let each = width / side_by_side;
     let columns = each.saturating_sub(NAME + RATE + 4).max(1);
-    let step = (seen.window() / columns as f64).ceil().max(1.0);
+    let step = (seen.window() / columns as f64).max(1.0);
     let past = |outcome: &str| {
         let rate = |point: &Point| point.requests.get(outcome).copied();
         seen.past.columns(step, columns, rate, mean)
@@ -61,7 +61,9 @@ pub(super) fn visitors(seen: &Seen, status: &Status, width: usize) -> Vec<Line<'
     for row in 0..rows {
         let mut spans = Vec::new();
         for (outcome, colour, past) in plots.iter().skip(row).step_by(rows) {
-            let rate = past.last().copied().flatten();
+            let rate = seen
+                .past
+                .latest(|point| point.requests.get(*outcome).copied());
             spans.push(Span::raw(format!(" {}", fitted(outcome, NAME))));
             let rate = rate.map_or("–".to_owned(), words::quantity);
             spans.push(Span::raw(format!("{rate:>RATE$} ")).bold());
