@@ -6,7 +6,7 @@ const EIGHTHS_ACROSS: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊'
 
 /// `value` in eighths of a cell, of `cells` that reach up to `top`; what is not nothing can be seen.
 fn eighths(value: f64, top: f64, cells: usize) -> usize {
-    if value <= 0.0 || top <= 0.0 {
+    if value <= 0.0 || top <= 0.0 || cells == 0 {
         return 0;
     }
     let all = cells * 8;

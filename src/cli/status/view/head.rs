@@ -40,7 +40,13 @@ pub(super) fn away(seen: &Seen, now: f64, width: usize, live: bool) -> Vec<Line<
 }
 
 /// The first lines.
-pub(super) fn head(seen: &Seen, status: &Status, now: f64, width: usize) -> Vec<Line<'static>> {
+pub(super) fn head(
+    seen: &Seen,
+    status: &Status,
+    now: f64,
+    width: usize,
+    terse: bool,
+) -> Vec<Line<'static>> {
     let mut about = vec!["overspill".bold()];
     if let Some(version) = &status.version {
         about[0] = format!("overspill {}", words::plain(version)).bold();
@@ -56,7 +62,10 @@ pub(super) fn head(seen: &Seen, status: &Status, now: f64, width: usize) -> Vec<
     about.push(Span::raw(words::clock(now, now, &seen.zone)));
     let mut lines = flow(about, width);
     lines.extend(flow(level(status), width));
-    lines.extend(flow(traffic(status), width));
+    if !terse {
+        lines.extend(flow(traffic(status), width));
+        lines.push(Line::default());
+    }
     lines
 }
 
@@ -141,5 +150,5 @@ fn traffic(status: &Status) -> Vec<Span<'static>> {
 pub(super) fn foot(seen: &Seen) -> Line<'static> {
     let window = words::length(seen.window());
     let window = window.trim_end_matches(" 0s").trim_end_matches(" 0m");
-    Line::from(format!(" q leaves · + - the last {window}")).dark_gray()
+    Line::from(format!(" q leaves · + - zoom: the last {window}")).dark_gray()
 }

@@ -6,7 +6,7 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{colour, fitted, heading};
+use super::{Story, colour, fitted, heading};
 use crate::{
     cli::{
         status::{
@@ -47,8 +47,8 @@ impl Grid {
     }
 }
 
-/// The section; the plot of a signal is `rows` high.
-pub(super) fn load(seen: &Seen, status: &Status, width: usize, rows: usize) -> Vec<Line<'static>> {
+/// The section.
+pub(super) fn load(seen: &Seen, status: &Status, width: usize, story: Story) -> Vec<Line<'static>> {
     let grid = Grid::new(seen, width);
     let span = words::length(grid.step * grid.columns as f64);
     let mut lines = vec![heading(
@@ -59,9 +59,10 @@ pub(super) fn load(seen: &Seen, status: &Status, width: usize, rows: usize) -> V
     lines.push(share(seen, status, &grid));
     for signal in &status.signals {
         match &signal.off {
+            Some(_) if story.terse => {}
             Some(why) => lines.extend(off(signal, why, width)),
-            None if rows == 1 => lines.push(line(seen, signal, &grid)),
-            None => lines.extend(plotted(seen, signal, &grid, rows)),
+            None if story.rows == 1 => lines.push(line(seen, signal, &grid)),
+            None => lines.extend(plotted(seen, signal, &grid, story.rows)),
         }
     }
     lines

@@ -23,12 +23,51 @@ use crate::{cli::words, level::Level};
 
 /// Narrower than that nothing can be told.
 const NARROWEST: u16 = 20;
-/// The heights that the plot of a signal may have. Four rows are as many as its name and its thresholds take.
-const PLOT_ROWS: [usize; 5] = [8, 6, 5, 4, 1];
-/// The least number of decisions for which plots are kept low.
+/// How much is told where the height is given, from the most to the least.
+const STORIES: [Story; 6] = [
+    Story {
+        rows: 8,
+        terse: false,
+    },
+    Story {
+        rows: 6,
+        terse: false,
+    },
+    Story {
+        rows: 5,
+        terse: false,
+    },
+    Story {
+        rows: 4,
+        terse: false,
+    },
+    Story {
+        rows: 1,
+        terse: false,
+    },
+    Story {
+        rows: 1,
+        terse: true,
+    },
+];
+/// Where there is no end of room.
+const USUAL: Story = Story {
+    rows: 4,
+    terse: false,
+};
+/// The least number of lines of decisions for which the rest is kept short.
 const DECISIONS: usize = 4;
-/// The plots' height where there is no end of room.
-const USUAL_ROWS: usize = 4;
+/// However many servers there are, so many of their lines stay.
+const SERVERS: usize = 4;
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Story {
+    /// The height of a signal's plot: one, or at least as many as its name and its thresholds take.
+    rows: usize,
+    /// What is not needed at a glance is left out.
+    terse: bool,
+}
 
 /// The picture at `now` (unix seconds, this machine's clock), `width` columns wide; `height` rows high, or as high as it
 /// takes.
@@ -53,28 +92,40 @@ fn lines(seen: &Seen, now: f64, width: usize, height: Option<usize>) -> Vec<Line
         }
         return lines;
     };
-    lines.extend(head::head(seen, status, now, width));
-    lines.push(Line::default());
-    let visitors = visitors::visitors(seen, status, width);
-    let servers = servers::servers(status, width);
-    let decisions = decisions::decisions(seen, now, width);
     let foot = usize::from(live);
-    let rest = |rows: usize| {
-        let load = load::load(seen, status, width, rows);
-        let low = decisions.len().min(DECISIONS + 1);
-        lines.len() + load.len() + visitors.len() + servers.len() + low + foot
+    let sections = |story: Story| {
+        [
+            head::head(seen, status, now, width, story.terse),
+            load::load(seen, status, width, story),
+            visitors::visitors(seen, status, width, story.terse),
+            servers::servers(status, width),
+            decisions::decisions(seen, now, width),
+        ]
     };
-    let rows = match height {
-        None => USUAL_ROWS,
-        Some(height) => PLOT_ROWS
-            .into_iter()
-            .find(|rows| rest(*rows) <= height)
-            .unwrap_or(1),
+    // How many lines there are too many, when decisions are left out as far as that goes.
+    let excess = |[head, load, visitors, servers, decisions]: &[Vec<Line<'_>>; 5],
+                  height: usize| {
+        let few = decisions.len().min(DECISIONS + 1);
+        let all = gone + head.len() + load.len() + visitors.len() + servers.len() + few + foot;
+        all.saturating_sub(height)
     };
-    lines.extend(load::load(seen, status, width, rows));
-    lines.extend(visitors);
-    lines.extend(servers);
-    lines.extend(decisions);
+    let mut told = sections(USUAL);
+    if let Some(height) = height {
+        for story in STORIES {
+            told = sections(story);
+            if excess(&told, height) == 0 {
+                break;
+            }
+        }
+        let excess = excess(&told, height);
+        let servers = &mut told[3];
+        let room = servers.len().saturating_sub(excess).max(SERVERS);
+        if room < servers.len() {
+            servers.truncate(room - 1);
+            servers.push(Line::from(" … a higher window shows the others").dark_gray());
+        }
+    }
+    lines.extend(told.into_iter().flatten());
     if let Some(height) = height {
         lines.resize(height.saturating_sub(foot), Line::default());
         lines.push(head::foot(seen));

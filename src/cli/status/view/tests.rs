@@ -154,6 +154,31 @@ fn plots_make_room_for_what_else_there_is() {
 }
 
 #[test]
+fn in_a_low_window_what_matters_comes_first() {
+    let mut many = status();
+    let server = many["servers"][1].clone();
+    many["servers"] = json!(vec![server; 30]);
+    let seen = seen_of(many);
+    for (width, height) in [(40, 24), (80, 20), (100, 30)] {
+        let picture = picture(&seen, width, Some(height));
+        for part in [
+            "THROTTLE",
+            "bandwidth",
+            "served",
+            "us ",
+            "window shows the",
+            "10:02:10",
+            "q leaves",
+        ] {
+            assert!(
+                picture.contains(part),
+                "{width}x{height}: {part}\n{picture}"
+            );
+        }
+    }
+}
+
+#[test]
 fn while_the_server_is_away_what_was_known_last_is_grey() {
     let mut seen = seen();
     seen.missed(
@@ -167,7 +192,7 @@ fn while_the_server_is_away_what_was_known_last_is_grey() {
     let buffer = draw(&seen, NOW, 100, Some(30));
     let text = paint::text(&buffer, false);
     assert!(
-        text.contains("connection refused, since 10:01:51 (20s); trying on."),
+        text.contains("connection refused, since 10:01:51 (20s); trying"),
         "{text}"
     );
     assert!(text.contains("THROTTLE"), "{text}");

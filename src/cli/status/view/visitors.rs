@@ -31,7 +31,12 @@ const NAME: usize = 11;
 const RATE: usize = 7;
 
 /// The section.
-pub(super) fn visitors(seen: &Seen, status: &Status, width: usize) -> Vec<Line<'static>> {
+pub(super) fn visitors(
+    seen: &Seen,
+    status: &Status,
+    width: usize,
+    terse: bool,
+) -> Vec<Line<'static>> {
     let side_by_side = if width >= TWO { 2 } else { 1 };
     let each = width / side_by_side;
     let columns = each.saturating_sub(NAME + RATE + 4).max(1);
@@ -40,17 +45,19 @@ pub(super) fn visitors(seen: &Seen, status: &Status, width: usize) -> Vec<Line<'
         let rate = |point: &Point| point.requests.get(outcome).copied();
         seen.past.columns(step, columns, rate, mean)
     };
-    // What never happened takes no line of a narrow picture.
-    let shown = OUTCOMES.into_iter().filter(|(outcome, _)| {
-        side_by_side == 2
-            || status
-                .requests
-                .get(*outcome)
-                .is_none_or(|count| *count > 0.0)
+    let all = OUTCOMES
+        .into_iter()
+        .map(|(outcome, colour)| (outcome, colour, past(outcome)));
+    // In a narrow picture what never happened takes no line, in a low one what does not happen now.
+    let shown = all.filter(|(outcome, _, past)| match (terse, side_by_side) {
+        (true, _) => *outcome == "served" || past.iter().flatten().any(|rate| *rate > 0.0),
+        (false, 2) => true,
+        _ => status
+            .requests
+            .get(*outcome)
+            .is_none_or(|count| *count > 0.0),
     });
-    let plots: Vec<_> = shown
-        .map(|(outcome, colour)| (outcome, colour, past(outcome)))
-        .collect();
+    let plots: Vec<_> = shown.collect();
     // One scale for all: they are parts of one whole.
     let rates = plots
         .iter()
@@ -72,7 +79,9 @@ pub(super) fn visitors(seen: &Seen, status: &Status, width: usize) -> Vec<Line<'
         }
         lines.push(Line::from(spans));
     }
-    lines.extend(flow(classes(status), width));
+    if !terse {
+        lines.extend(flow(classes(status), width));
+    }
     lines
 }
 
