@@ -3,12 +3,15 @@
 
 pub(super) const FIRST_STEPS: &str = "\
 First steps:
-  overspill demo                                  see it at work, in a minute
-  overspill serve --upstream http://127.0.0.1:3000  in front of your server
-  overspill check                                 is the configuration sound?
-  overspill status                                watch it, in this terminal
-  overspill override offload --for 10m            before the crowd is there
-  overspill edge --primary https://www.example.com  help, on another machine
+  See it at work, in a minute:
+    overspill demo
+  In front of the server that you have, then from the next terminal:
+    overspill serve --upstream http://127.0.0.1:3000
+    overspill status
+  Help for it, on another machine:
+    overspill edge --primary https://www.example.com --listen 0.0.0.0:8081
+  Before the crowd comes:
+    overspill override offload --for 15m
 
 Every command explains itself: overspill COMMAND --help.
 Exit codes: 0 done, 1 it could not be done and stderr says why, 2 the

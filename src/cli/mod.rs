@@ -40,7 +40,13 @@ use crate::{
 #[command(name = "overspill", version, about, max_term_width = 100, after_help = help::FIRST_STEPS)]
 struct Arguments {
     /// How the log is written (to stderr); what is logged is said by RUST_LOG, e.g. RUST_LOG=debug
-    #[arg(long, value_enum, default_value = "text", global = true)]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "text",
+        global = true,
+        display_order = 900
+    )]
     log: LogFormat,
     #[command(subcommand)]
     command: Command,

@@ -126,8 +126,8 @@ fn thresholds_are_drawn_through_the_plot_and_levels_have_letters() {
 #[test]
 fn every_size_has_a_picture_and_none_is_wider_than_asked() {
     let seen = seen();
-    for width in 1..140 {
-        for height in [None, Some(0), Some(1), Some(7), Some(24), Some(90)] {
+    for width in (1..45).chain([59, 60, 75, 76, 100, 139]) {
+        for height in [None, Some(0), Some(1), Some(24)] {
             let buffer = draw(&seen, NOW, width, height);
             assert_eq!(buffer.area.width, width.max(NARROWEST));
             assert!(height.is_none_or(|height| buffer.area.height == height));
