@@ -19,10 +19,10 @@ type Column = (&'static str, usize, fn(&Server) -> String);
 
 /// In the order in which they are given up where the picture is narrow, the last first.
 const COLUMNS: [Column; 5] = [
-    ("health", 10, |server| {
+    ("health", 11, |server| {
         server.health.clone().unwrap_or_default()
     }),
-    ("assigned", 11, |server| {
+    ("assigned", 10, |server| {
         figure(server.assigned, |rate| format!("{}/s", words::bytes(rate)))
     }),
     ("cost", 9, |server| figure(server.cost, words::money)),
