@@ -88,7 +88,10 @@ pub(super) async fn explain(
     let path = asked.path.as_deref().unwrap_or("/");
     let client = asked.client.as_deref().unwrap_or_default();
     let Ok(client) = client.parse::<IpAddr>() else {
-        let message = format!("`client`: expected an IP address, found {:?}", short(client));
+        let message = format!(
+            "`client`: expected an IP address, found {:?}",
+            short(client)
+        );
         return refusal(StatusCode::BAD_REQUEST, &message);
     };
     let identity = asked.identity.as_deref().filter(|name| !name.is_empty());

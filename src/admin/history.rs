@@ -119,9 +119,8 @@ impl History {
 
     /// All of them, in columns.
     pub(super) fn columns(&self) -> Value {
-        let load = |index| {
-            self.column(|point| point.loads.get(index).copied().flatten().map(round))
-        };
+        let load =
+            |index| self.column(|point| point.loads.get(index).copied().flatten().map(round));
         let signals = self.signals.iter().enumerate();
         let signals = signals.map(|(index, name)| (name.as_str(), load(index)));
         let outcome = |(index, name)| (name, self.column(|point| round(point.requests[index])));
@@ -186,16 +185,22 @@ impl Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Overspill, Settings};
+    use crate::{Overspill, Settings, app::SignalStatus};
 
     /// At so many seconds, with so many served.
     fn status(time: f64, served: u64) -> Status {
         let mut status = Overspill::start(Settings::default()).unwrap().status();
         status.time = time;
         status.requests.served = served;
-        status.signals.truncate(1);
-        status.signals[0].name = "cpu".to_owned();
-        status.signals[0].load = Some(0.123_456);
+        status.signals = vec![SignalStatus {
+            name: "cpu".to_owned(),
+            load: Some(0.123_456),
+            raw: None,
+            offload: None,
+            throttle: None,
+            drop: None,
+            off: None,
+        }];
         status
     }
 

@@ -124,11 +124,7 @@ impl Collector for State {
 }
 
 fn build(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let mut build = gauge(
-        encoder,
-        "overspill_build_info",
-        "This program: always 1",
-    )?;
+    let mut build = gauge(encoder, "overspill_build_info", "This program: always 1")?;
     value(&mut build, &[("version", status.version)], 1_i64)
 }
 

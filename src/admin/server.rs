@@ -194,11 +194,7 @@ impl Admin {
 }
 
 /// Answers until `stop` is ready, and then what was asked before.
-async fn serve(
-    listener: tokio::net::TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()>,
-) {
+async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Future<Output = ()>) {
     let builder = builder(&LIMITS);
     let room = Room::new(&LIMITS, "admin");
     let mut acceptor = Acceptor::default();

@@ -96,6 +96,9 @@ mod tests {
             tries.wrong(IpAddr::from(number.to_be_bytes()), now);
         }
         assert!(tries.0.len() <= ADDRESSES + 1, "{}", tries.0.len());
-        assert!(tries.wait(address("203.0.113.77"), now).is_some(), "all others as one");
+        assert!(
+            tries.wait(address("203.0.113.77"), now).is_some(),
+            "all others as one"
+        );
     }
 }

@@ -147,9 +147,14 @@ mod tests {
         let old = settings("mode = \"report\"\noffload.hold = \"30s\"");
         let new = settings(
             "offload.hold = \"1m\"\noffload.servers = [{ name = \"eu\", url = \"http://eu.example\" }]\n\
-             throttle.page = \"mine.html\"",
+             throttle.retry_after = \"20s\"",
         );
-        let keys = ["mode", "offload.hold", "offload.servers", "throttle.page"];
+        let keys = [
+            "mode",
+            "offload.hold",
+            "offload.servers",
+            "throttle.retry_after",
+        ];
         assert_eq!(differences(&old, &new), keys);
         assert!(differences(&new, &new).is_empty());
     }
@@ -159,12 +164,12 @@ mod tests {
         let old = settings("primary.listen = \"127.0.0.1:1\"");
         let new = settings(
             "primary.listen = \"127.0.0.1:2\"\nprimary.hosts = [\"a.example\"]\nadmin.token = \"x\"\n\
-             offload.token = \"secret\"\nload.cpu.offload = 0.5",
+             offload.token = \"secret\"\nload.release = 0.1",
         );
         let applied = applicable(&old, &new);
         assert_eq!(
             differences(&old, &applied),
-            ["load.cpu.offload", "primary.hosts"]
+            ["load.release", "primary.hosts"]
         );
         assert_eq!(
             differences(&applied, &new),

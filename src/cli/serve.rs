@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
         let overspill = Overspill::start(settings.clone())?;
         let serving = Serving::new(&settings, inner.clone(), overspill.clone()).await?;
         let lifecycle = Lifecycle::new();
-        tracing::info!(admin = %format_args!("http://{}/", admin.local_addr()?), "dashboard, status, metrics and overrides");
+        tracing::info!(admin = %format_args!("http://{}", admin.local_addr()?), "dashboard, status, metrics and overrides");
         let arguments = arguments.clone();
         let reloader = Reloader::new(overspill.clone(), move || Ok(read(&arguments)?.0));
         let reloader = Arc::new(reloader);

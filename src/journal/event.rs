@@ -126,19 +126,19 @@ impl Event {
                 "offload server changed"
             ),
             Self::Servers { count, names } => {
-                tracing::info!(
-                    servers = count,
-                    names,
-                    "the offload servers are others now"
-                );
+                tracing::info!(servers = count, names, "the offload servers are others now");
             }
             Self::Override {
                 level: Some(level),
                 seconds,
                 instead_of,
             } => tracing::info!(%level, seconds, %instead_of, "level overridden"),
-            Self::Override { instead_of, .. } => tracing::info!(level = %instead_of, "override ended"),
-            Self::Reload { error: Some(error), .. } => {
+            Self::Override { instead_of, .. } => {
+                tracing::info!(level = %instead_of, "override ended")
+            }
+            Self::Reload {
+                error: Some(error), ..
+            } => {
                 tracing::error!(error, "configuration not reloaded: all stays as it was");
             }
             Self::Reload {
@@ -176,7 +176,9 @@ impl fmt::Display for Event {
             } => {
                 write!(f, "{from} → {to}")?;
                 match (signal, load, threshold) {
-                    (Some(signal), Some(load), Some(threshold)) if to > from && load >= threshold => {
+                    (Some(signal), Some(load), Some(threshold))
+                        if to > from && load >= threshold =>
+                    {
                         write!(f, ": {signal} {load:.2} ≥ {threshold:.2}")?;
                     }
                     (Some(signal), Some(load), Some(threshold))
@@ -237,7 +239,10 @@ impl fmt::Display for Event {
                 )
             }
             Self::Override { instead_of, .. } => {
-                write!(f, "no level is held by hand any more: {instead_of} by the load")
+                write!(
+                    f,
+                    "no level is held by hand any more: {instead_of} by the load"
+                )
             }
             Self::Reload {
                 error: Some(error), ..

@@ -67,7 +67,10 @@ fn changed(change: Transition, readings: &[Reading], release: Ratio, held: Optio
     let signal = match change.signal {
         Some(index) if change.to > change.from => readings.get(index),
         _ => {
-            let mut holding = readings.iter().filter(|reading| of(reading).is_some()).collect::<Vec<_>>();
+            let mut holding = readings
+                .iter()
+                .filter(|reading| of(reading).is_some())
+                .collect::<Vec<_>>();
             holding.sort_by(|a, b| part(a).total_cmp(&part(b)));
             holding.pop()
         }

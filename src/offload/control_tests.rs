@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     load::Thresholds,
     offload::{
-        ByHash, Decision, DropSettings, Kind, OffloadSettings, Parts, PrimarySettings,
+        ByHash, Decision, DropSettings, Kind, OffloadSettings, Parts, PrimarySettings, Reason,
         ThrottleSettings, Turning, decide,
     },
     rewrite,

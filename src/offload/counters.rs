@@ -156,7 +156,10 @@ mod tests {
             counters.answered(Outcome::Served, Duration::from_millis(millis));
         }
         let histogram = counters.durations(Outcome::Served);
-        assert_eq!(histogram.buckets[..3], [(0.001, 2), (0.0025, 1), (0.005, 0)]);
+        assert_eq!(
+            histogram.buckets[..3],
+            [(0.001, 2), (0.0025, 1), (0.005, 0)]
+        );
         assert_eq!(histogram.buckets.last(), Some(&(f64::MAX, 1)));
         assert!((histogram.sum - 31.003).abs() < 1e-9);
         assert_eq!(counters.outcome(Outcome::Served), 4);

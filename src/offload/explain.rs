@@ -126,12 +126,22 @@ impl Shared {
             })
         };
         let now = Instant::now();
-        let weight = self.weights.page(hash::bytes(request.uri().path().as_bytes()));
+        let weight = self
+            .weights
+            .page(hash::bytes(request.uri().path().as_bytes()));
         let has_room = |server: usize| {
-            let server = compiled.servers.get(server).zip(snapshot.servers.get(server));
+            let server = compiled
+                .servers
+                .get(server)
+                .zip(snapshot.servers.get(server));
             server.is_some_and(|(server, state)| server.has_room(state, weight, now))
         };
-        let turning = Turning::now(snapshot, self.link(snapshot, now), self.in_flight.count(), class);
+        let turning = Turning::now(
+            snapshot,
+            self.link(snapshot, now),
+            self.in_flight.count(),
+            class,
+        );
         let exempt = compiled.bypasses(request.uri().path(), address);
         let decided = if exempt {
             Decided {
@@ -175,10 +185,21 @@ impl Shared {
             throttled: turned.throttled.get(),
             dropped: turned.dropped.get(),
             place: place_in_draw(&client, snapshot.epoch),
-            class: compiled.classes.iter().nth(class).map(|class| class.name.clone()),
+            class: compiled
+                .classes
+                .iter()
+                .nth(class)
+                .map(|class| class.name.clone()),
         };
         let server = chosen.and_then(name);
-        let text = in_words(decided, server.as_deref(), share, place, &admission, snapshot);
+        let text = in_words(
+            decided,
+            server.as_deref(),
+            share,
+            place,
+            &admission,
+            snapshot,
+        );
         Ok(Explanation {
             path: path.to_owned(),
             client: address.to_string(),
@@ -220,9 +241,17 @@ fn consider(
     has_room: bool,
     snapshot: &Snapshot,
 ) -> Considered {
-    let (one, state) = (&snapshot.compiled.servers[server], &snapshot.servers[server]);
+    let (one, state) = (
+        &snapshot.compiled.servers[server],
+        &snapshot.servers[server],
+    );
     let considered = allowed && state.takes && has_room;
-    let reason = || state.reason.clone().unwrap_or_else(|| "not usable".to_owned());
+    let reason = || {
+        state
+            .reason
+            .clone()
+            .unwrap_or_else(|| "not usable".to_owned())
+    };
     let why = if chosen == Some(server) {
         "chosen".to_owned()
     } else if !allowed {

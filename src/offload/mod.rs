@@ -70,9 +70,7 @@ pub use self::{
     promises::Link,
     reason::Reason,
     request::{Kind, OverTls},
-    service::{
-        LOAD_HEADER, NAME_HEADER, Offload, REASON_HEADER, SIGNATURE_HEADER, TOKEN_HEADER,
-    },
+    service::{LOAD_HEADER, NAME_HEADER, Offload, REASON_HEADER, SIGNATURE_HEADER, TOKEN_HEADER},
     settings::{
         BypassSettings, ClassSettings, DropMethod, DropSettings, IdentitySettings, Mode,
         OffloadSettings, PrimarySettings, ThrottleAction, ThrottleSettings,

@@ -80,7 +80,11 @@ impl Told {
         let mut text = format!("; level={}", snapshot.level);
         // Writing into a text does not fail.
         if let Some(place) = place {
-            let _ = write!(text, "; share={:.3}; place={place:.3}", snapshot.share.get());
+            let _ = write!(
+                text,
+                "; share={:.3}; place={place:.3}",
+                snapshot.share.get()
+            );
         }
         if let Decision::Offload(server) | Decision::Redirect(server) = decided.decision
             && let Some(server) = snapshot.compiled.servers.get(server)

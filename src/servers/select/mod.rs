@@ -317,7 +317,10 @@ impl Choose for Tables {
     }
 
     fn rule(&self, client: &Client<'_>) -> Option<(usize, Vec<usize>)> {
-        let position = self.rules.iter().position(|(rule, _)| rule.matches(client))?;
+        let position = self
+            .rules
+            .iter()
+            .position(|(rule, _)| rule.matches(client))?;
         Some((position, self.rules[position].0.servers().to_vec()))
     }
 
