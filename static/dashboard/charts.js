@@ -44,11 +44,11 @@ export class Charts {
       series: () => [
         { name: "offloaded", column: "share", colour: "offload", dash: [] },
         { name: "turned away", column: "throttled", colour: "throttle", dash: [10, 3, 2, 3] },
-        { name: "of these without an answer", column: "dropped", colour: "drop", dash: [5, 2] },
+        { name: "of these unanswered", column: "dropped", colour: "drop", dash: [5, 2] },
       ],
       format: percent,
       axis: (value) => `${Math.round(value * 100)} %`,
-      top: () => 1.02,
+      top: () => 1.15,
       bands: true,
     });
     const requests = new Plot($("requests-chart"), history, {
@@ -56,7 +56,7 @@ export class Charts {
       series: () => OUTCOMES.map(([name, colour, dash]) => ({ name, column: `requests.${name}`, colour, dash })),
       format: rate,
       axis: axisCount,
-      top: (highest) => Math.max(1, highest * 1.1),
+      top: (highest) => Math.max(1, highest * 1.25),
       bands: true,
     });
     const pages = new Plot($("pages-chart"), history, {

@@ -9,11 +9,11 @@ let table = null;
 const COLUMNS = [
   { name: "name", title: "Class", cell: plain(({ name }) => name) },
   { name: "priority", title: "Priority", num: true, cell: plain(({ priority }) => String(priority)) },
-  { name: "part", title: "Part of the visitors", num: true, cell: plain(({ part }) => percent(part)) },
+  { name: "part", title: "Part", num: true, cell: plain(({ part }) => percent(part)) },
   { name: "throttled", title: "Turned away", num: true, cell: plain(({ throttled }) => percent(throttled)) },
-  { name: "dropped", title: "of these without an answer", num: true, cell: plain(({ dropped }) => percent(dropped)) },
-  { name: "got503", title: "503 so far", num: true, cell: plain((it) => count(it.turned_away?.throttled)) },
-  { name: "closed", title: "Closed so far", num: true, cell: plain((it) => count(it.turned_away?.dropped)) },
+  { name: "dropped", title: "Unanswered", num: true, cell: plain(({ dropped }) => percent(dropped)) },
+  { name: "got503", title: "503s", num: true, cell: plain((it) => count(it.turned_away?.throttled)) },
+  { name: "closed", title: "Closed", num: true, cell: plain((it) => count(it.turned_away?.dropped)) },
 ];
 
 export function showClasses(classes) {

@@ -62,6 +62,10 @@ const stream = new Stream(
 setInterval(() => summary.showConnection(connection), 1000);
 $("connect-now").addEventListener("click", () => stream.connect());
 
+new IntersectionObserver((seen) => {
+  document.body.dataset.scrolled = String(!seen.at(-1).isIntersecting);
+}).observe(document.querySelector(".hero-level"));
+
 override.start();
 explain.start();
 decisions.start(override.say);

@@ -12,6 +12,8 @@ const TABLE_SPAN = 300;
 const TABLE_STEP = 10;
 /** Points further apart than this (seconds) are not joined: nothing is known of the time between. */
 const GAP = 5;
+/** The shortest time shown (seconds). */
+const SHORTEST = 60;
 
 const colours = () => {
   const style = getComputedStyle(document.documentElement);
@@ -26,6 +28,8 @@ export class Plot {
   #drawn = "";
   #hidden = new Set();
   #legend;
+  /** Where the legend shows the value of each line. */
+  #values = [];
   #table;
   #range = 900;
   #dirty = true;
@@ -76,13 +80,15 @@ export class Plot {
     const shape = JSON.stringify(series.map(({ name, colour, dash }) => [name, colour, dash]));
     if (shape !== this.#drawn) this.#build(series, shape);
     const end = history.last ?? Date.now() / 1000;
-    const from = history.since(end - this.#range);
+    // A young server's few points are not pressed into the last pixels of an hour.
+    const span = Math.min(this.#range, Math.max(SHORTEST, end - (history.time[0] ?? end)));
+    const from = history.since(end - span);
     const time = history.time.slice(from);
     const data = [time, ...series.map(({ column }) => history.column(column).slice(from))];
     this.levels = history.column("level").slice(from);
     this.#u.batch(() => {
       this.#u.setData(withGaps(data), false);
-      this.#u.setScale("x", { min: end - this.#range, max: end });
+      this.#u.setScale("x", { min: end - span, max: end });
       this.#u.setScale("y", { min: 0, max: this.#options.top(highest(data.slice(1)), this.lines) });
     });
     this.#read(this.#u.cursor.idx);
@@ -102,7 +108,7 @@ export class Plot {
     const options = {
       width: Math.max(200, this.canvas.clientWidth),
       height: Math.max(100, this.canvas.clientHeight),
-      padding: [8, this.#options.lines ? (narrow ? 78 : 92) : 12, 0, 0],
+      padding: [8, this.#options.lines ? (narrow ? 80 : 92) : 20, 0, 0],
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, sync: { key: "overspill" }, y: false, points: { size: 6 } },
       scales: { x: { time: true, auto: false }, y: { auto: false } },
@@ -128,7 +134,7 @@ export class Plot {
         })),
       ],
       hooks: {
-        drawClear: [(u) => this.#options.bands && this.#drawBands(u, colour)],
+        drawAxes: [(u) => this.#options.bands && this.#drawBands(u, colour)],
         draw: [(u) => this.#drawLines(u, colour)],
         setCursor: [(u) => this.#read(u.cursor.idx)],
       },
@@ -146,6 +152,7 @@ export class Plot {
   // === legend ===
 
   #buildLegend(series, colour) {
+    this.#values = [];
     this.#legend.replaceChildren(
       ...series.map(({ name, label, column, colour: own, dash }, at) => {
         const value = el("span", { class: "num value" });
@@ -163,10 +170,8 @@ export class Plot {
           button.setAttribute("aria-pressed", String(!hide));
           this.#u.setSeries(at + 1, { show: !hide });
         });
-        const item = el("li", {}, button);
-        item.column = column;
-        item.value = value;
-        return item;
+        this.#values.push({ value, column });
+        return el("li", {}, button);
       }),
       el("li", { class: "legend-time num quiet" }),
     );
@@ -176,11 +181,10 @@ export class Plot {
   #read(at) {
     const u = this.#u;
     if (!u) return;
-    const [...items] = this.#legend.children;
-    items.forEach((item, index) => {
-      if (!item.value) return text(item, at == null ? "now" : clock(u.data[0][at]));
-      const value = at == null ? this.#history.latest(item.column) : u.data[index + 1]?.[at];
-      text(item.value, this.#options.format(value));
+    text(this.#legend.lastChild, at == null ? "now" : clock(u.data[0][at]));
+    this.#values.forEach(({ value, column }, index) => {
+      const shown = at == null ? this.#history.latest(column) : u.data[index + 1]?.[at];
+      text(value, this.#options.format(shown));
     });
   }
 
@@ -195,6 +199,7 @@ export class Plot {
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
     ctx.font = `600 ${10 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
     ctx.textBaseline = "top";
     for (const { level, from, to } of runs) {
       const name = LEVELS[level];
@@ -228,6 +233,7 @@ export class Plot {
       .sort((a, b) => b.y - a.y);
     ctx.save();
     ctx.font = `${11 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
     ctx.textBaseline = "middle";
     // Labels of near thresholds are moved apart, from the lowest up.
     let free = Infinity;

@@ -7,15 +7,21 @@ import { bitRate, bits, bytes, count, money, NONE, percent, ratio } from "./unit
 /** From so many servers on there is a field to find one. */
 const MANY = 8;
 
+const SOURCES = { configuration: "the configuration", file: "a file", srv: "SRV records" };
+
 const COLUMNS = [
   {
     name: "name",
     title: "Server",
     rank: ({ name }) => name,
-    make: (cell) => cell.append(el("span", { class: "name" }), el("span", { class: "sub url" })),
-    cell: (cell, { name, url }) => {
-      text(cell.firstChild, name);
-      text(cell.lastChild, url);
+    make: (cell) => {
+      for (const name of ["name", "sub url", "sub"]) cell.append(el("span", { class: name }));
+    },
+    cell: (cell, { name, url, source }) => {
+      const [first, second, third] = cell.children;
+      text(first, name);
+      text(second, url);
+      text(third, source ? `from ${SOURCES[source] ?? source}` : "");
     },
   },
   {
@@ -26,18 +32,20 @@ const COLUMNS = [
     class: "wide",
     make: (cell) => {
       const state = el("span", { class: "state" }, el("span", { class: "state-icon" }), el("span"));
-      cell.append(state, el("span", { class: "sub" }));
+      cell.append(state, el("span", { class: "sub" }), el("span", { class: "sub" }));
     },
-    cell: (cell, { usable, reason }) => {
-      const [state, why] = cell.children;
+    cell: (cell, { usable, reason, ramp }) => {
+      const [state, why, back] = cell.children;
       if (state.usable !== usable) {
         state.usable = usable;
         state.firstChild.replaceChildren(icon(usable ? "yes" : "no"));
       }
       text(state.lastChild, usable ? "usable" : "not usable");
       text(why, reason ?? "");
+      text(back, usable && ramp < 1 ? `ramp: gets ${percent(ramp)} of its room` : "");
     },
   },
+  { name: "health", title: "Health", rank: ({ health }) => health, cell: plain(({ health }) => health ?? NONE) },
   {
     name: "load",
     title: "Load",
@@ -47,7 +55,6 @@ const COLUMNS = [
     make: makeMeter,
     cell: showMeter,
   },
-  { name: "health", title: "Health", rank: ({ health }) => health, cell: plain(({ health }) => health ?? NONE) },
   {
     name: "assigned",
     title: "Promised now",
@@ -60,8 +67,8 @@ const COLUMNS = [
     },
   },
   { name: "total", title: "In all", num: true, rank: (it) => it.assigned_bytes, cell: plain((it) => bytes(it.assigned_bytes)) },
-  { name: "price", title: "Price per GB", num: true, rank: ({ price }) => price, cell: plain(({ price }) => money(price)) },
-  { name: "cost", title: "Cost so far", num: true, rank: ({ cost }) => cost, cell: plain(({ cost }) => money(cost)) },
+  { name: "price", title: "Price/GB", num: true, rank: ({ price }) => price, cell: plain(({ price }) => money(price)) },
+  { name: "cost", title: "Cost", num: true, rank: ({ cost }) => cost, cell: plain(({ cost }) => money(cost)) },
   {
     name: "budget",
     title: "Budget spent",
@@ -84,14 +91,6 @@ const COLUMNS = [
       text(cell.lastChild, `${count(links)} links`);
     },
   },
-  {
-    name: "ramp",
-    title: "Ramp",
-    num: true,
-    rank: ({ ramp }) => ramp,
-    cell: plain(({ ramp }) => (ramp < 1 ? `${percent(ramp)} of its room` : "full")),
-  },
-  { name: "source", title: "Source", rank: ({ source }) => source, cell: plain(({ source }) => source ?? NONE) },
 ];
 
 export class Servers {
@@ -113,6 +112,7 @@ export class Servers {
     this.#all = servers;
     $("servers-box").hidden = servers.length === 0;
     $("servers-empty").hidden = servers.length > 0;
+    attribute($("servers-box"), "data-many", String(servers.length >= MANY));
     $("servers-find-label").hidden = servers.length < MANY && $("servers-find").value === "";
     text($("servers-summary"), summary(servers));
     this.#find();
@@ -142,8 +142,9 @@ function makeMeter(cell) {
   const bar = el("span", { class: "meter", role: "meter", "aria-label": "Load", "aria-valuemin": "0" }, fill, resume, threshold);
   const figure = el("span", { class: "figure" });
   const sub = el("span", { class: "sub" });
-  cell.append(el("span", { class: "meter-row" }, figure, bar), sub);
-  cell.parts = { bar, fill, resume, threshold, figure, sub };
+  const report = el("span", { class: "sub" });
+  cell.append(el("span", { class: "meter-row" }, figure, bar), sub, report);
+  cell.parts = { bar, fill, resume, threshold, figure, sub, report };
 }
 
 function showMeter({ parts }, { load, reported, threshold, resume }) {
@@ -152,7 +153,8 @@ function showMeter({ parts }, { load, reported, threshold, resume }) {
   const zone = !known ? "none" : load >= threshold ? "over" : load >= resume ? "near" : "room";
   text(parts.figure, ratio(load));
   const limits = `full at ${ratio(threshold)}, back below ${ratio(resume)}`;
-  text(parts.sub, typeof reported === "number" ? `${limits}; reports ${ratio(reported)}` : limits);
+  text(parts.sub, limits);
+  text(parts.report, typeof reported === "number" ? `reports ${ratio(reported)}` : "");
   attribute(parts.bar, "data-zone", zone);
   attribute(parts.bar, "aria-valuemax", String(full));
   attribute(parts.bar, "aria-valuenow", String(known ? Math.min(load, full) : 0));

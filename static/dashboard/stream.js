@@ -28,6 +28,8 @@ export class Stream {
   #abort = null;
   #timer = null;
   #kind = "idle";
+  /** Why the last connection ended; nothing while all is well. */
+  #why = null;
 
   constructor(onEvent, onState) {
     this.#onEvent = onEvent;
@@ -36,6 +38,7 @@ export class Stream {
 
   start() {
     window.addEventListener("online", () => this.#hurry());
+    document.addEventListener("tokengiven", () => this.#kind === "locked" && this.connect());
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState !== "visible") return;
       // After a sleep the socket may be dead without having said so.
@@ -77,7 +80,8 @@ export class Stream {
 
   #set(kind, more = {}) {
     this.#kind = kind;
-    this.#onState({ kind, since: this.#heard, ...more });
+    this.#why = kind === "live" ? null : more.why ?? this.#why;
+    this.#onState({ kind, since: this.#heard, ...more, why: this.#why });
   }
 
   async #run() {

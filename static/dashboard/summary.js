@@ -1,7 +1,7 @@
 // The head of the page: the level and what it means, and the figures around it.
 
 import { $, attribute, text } from "./dom.js";
-import { count, duration, moment, NONE, percent, rate } from "./units.js";
+import { bitRate, bytes, count, duration, moment, NONE, percent, rate } from "./units.js";
 
 const LEVELS = ["normal", "offload", "throttle", "drop"];
 const MODES = {
@@ -23,7 +23,9 @@ export function show(status, why, requests) {
   document.body.dataset.mode = status.mode;
   document.title = `${level} – Overspill`;
   attribute($("level-icon"), "href", `#icon-${level}`);
+  attribute($("level-small-icon"), "href", `#icon-${level}`);
   text($("level"), level);
+  text($("level-small"), level);
   text($("level-meaning"), meaning(status));
   text($("level-why"), because(status, why));
   text($("mode"), MODES[status.mode] ?? status.mode);
@@ -36,6 +38,10 @@ export function show(status, why, requests) {
   text($("lifecycle"), status.lifecycle ?? NONE);
   text($("uptime"), duration(status.uptime));
   text($("version"), status.version ?? "");
+  text(
+    $("traffic"),
+    `${count(status.in_flight)} in flight · ${count(status.connections)} connections · ${bitRate(status.assigned)} promised by the primary · ${bytes(status.bytes_sent)} sent`,
+  );
   notice($("mode-notice"), MODE_NOTICES[status.mode]);
   notice($("override-notice"), held === null ? null : `Held at ${level} by hand for ${duration(held)} more, whatever the load. “Let go” ends it.`);
   if (spoken !== null && spoken !== level) text($("announcer"), `Level ${level}. ${meaning(status)}`);
@@ -61,7 +67,7 @@ function meaning({ level, mode, share, throttled, dropped, servers = [] }) {
     usable === 0 || !(share > 0)
       ? null
       : `${percent(share)} of the visitors ${would ? "would get" : "get"} their pages' objects from ${helpers}`;
-  const rest = moved ? `; ${moved}` : "";
+  const rest = moved ? `; ${moved}` : usable === 0 ? "; no offload server can help" : "";
   switch (level) {
     case "normal":
       return "The primary serves every visitor by itself.";
@@ -106,5 +112,5 @@ export function showConnection(state) {
   button.hidden = kind !== "waiting" && kind !== "locked";
   text(button, kind === "locked" ? "Enter token" : "Try now");
   const asOf = since ? `No connection since ${moment(since / 1000)}; what is shown is from then.` : "No connection yet.";
-  notice($("stale-notice"), live || kind === "connecting" && !since ? null : `${asOf}${why ? ` Cause: ${why}.` : ""}`);
+  notice($("stale-notice"), live || !why ? null : `${asOf} Cause: ${why}.`);
 }

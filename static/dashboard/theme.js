@@ -17,8 +17,9 @@
   }
 
   function label(button) {
-    button.textContent = `Theme: ${chosen}`;
-    button.setAttribute("aria-label", `Theme: ${chosen}. Change`);
+    button.querySelector(".theme-word").textContent = chosen;
+    button.setAttribute("aria-label", `Theme: ${chosen}`);
+    button.title = `Theme: ${chosen}`;
   }
 
   apply();

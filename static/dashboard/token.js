@@ -26,8 +26,6 @@ function ask(error) {
   // What was not right must not be shown again at every load of the page.
   remember("sessionStorage", KEY, null);
   field.value = "";
-  const opener = document.activeElement;
-  // Over another dialog it would stand above it all the same; but then Escape closes in the wrong order.
   dialog.showModal();
   field.focus();
   return new Promise((resolve) => {
@@ -41,8 +39,9 @@ function ask(error) {
         remember("sessionStorage", KEY, $("token-keep").checked ? given : null);
       }
       if (dialog.open) dialog.close();
-      opener?.focus?.();
       resolve(given);
+      // Whoever had given up for want of it tries again.
+      if (given !== null) document.dispatchEvent(new Event("tokengiven"));
     };
     on(form, "submit", (event) => {
       event.preventDefault();
