@@ -36,12 +36,12 @@ export function start() {
 
 function parts(said) {
   const facts = [
-    ["Share", said.share == null ? null : `${percent(said.share)}; this visitor's place is ${percent(said.place)}, so ${said.in_share ? "in" : "not in"} it`],
+    ["Share", said.share == null ? null : `${ratio(said.share)}; this visitor's place is ${ratio(said.place)}: ${said.in_share ? "in" : "not in"}`],
     ["Admission", admission(said.admission)],
     ["Rule", said.rule ? `number ${said.rule.index + 1}: only ${said.rule.servers.join(", ")}` : "none: any server"],
     ["Level, mode", `${said.level}, ${said.mode}`],
   ];
-  const list = el("dl", { class: "list" });
+  const list = el("dl", { class: "list said-list" });
   for (const [name, value] of facts) {
     if (value != null) list.append(el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   }

@@ -43,6 +43,7 @@ export function start() {
   }
   $("override-form").addEventListener("submit", async (event) => {
     event.preventDefault();
+    say("");
     const order = { level: level.value, for: length.value.trim() };
     if (order.for === "") {
       say("Say for how long: “90s”, “5m”, “1h”.", true);

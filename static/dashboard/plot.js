@@ -32,6 +32,9 @@ export class Plot {
   #values = [];
   #table;
   #range = 900;
+  /** The ends of the scales. */
+  #x = [0, 1];
+  #y = [0, 1];
   #dirty = true;
   lines = [];
 
@@ -86,11 +89,9 @@ export class Plot {
     const time = history.time.slice(from);
     const data = [time, ...series.map(({ column }) => history.column(column).slice(from))];
     this.levels = history.column("level").slice(from);
-    this.#u.batch(() => {
-      this.#u.setData(withGaps(data), false);
-      this.#u.setScale("x", { min: end - span, max: end });
-      this.#u.setScale("y", { min: 0, max: this.#options.top(highest(data.slice(1)), this.lines) });
-    });
+    this.#x = [end - span, end];
+    this.#y = [0, this.#options.top(highest(data.slice(1)), this.lines)];
+    this.#u.setData(withGaps(data));
     this.#read(this.#u.cursor.idx);
   }
 
@@ -111,7 +112,7 @@ export class Plot {
       padding: [8, this.#options.lines ? (narrow ? 80 : 92) : 20, 0, 0],
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, sync: { key: "overspill" }, y: false, points: { size: 6 } },
-      scales: { x: { time: true, auto: false }, y: { auto: false } },
+      scales: { x: { time: true, range: () => this.#x }, y: { range: () => this.#y } },
       axes: [
         {
           ...axis,

@@ -4,14 +4,14 @@ import { $, attribute, text } from "./dom.js";
 import { bitRate, bytes, count, duration, moment, NONE, percent, rate } from "./units.js";
 
 const LEVELS = ["normal", "offload", "throttle", "drop"];
-const MODES = {
-  enforce: "enforce",
-  report: "report",
-  off: "off",
-};
 const MODE_NOTICES = {
   report: "Report mode: it decides and counts, and changes nothing. Every visitor is served as if Overspill were not there.",
   off: "Off: it measures, and decides and changes nothing.",
+};
+
+const LIFECYCLE_NOTICES = {
+  starting: "Starting: not ready yet.",
+  draining: "Draining: it takes no new connections, and ends when the last request has been answered.",
 };
 
 let spoken = null;
@@ -28,7 +28,7 @@ export function show(status, why, requests) {
   text($("level-small"), level);
   text($("level-meaning"), meaning(status));
   text($("level-why"), because(status, why));
-  text($("mode"), MODES[status.mode] ?? status.mode);
+  text($("mode"), status.mode);
   text($("share"), percent(status.share));
   text($("turned-away"), turnedAway(status));
   text($("hold-left"), status.hold_left > 0 ? duration(status.hold_left) : NONE);
@@ -43,6 +43,7 @@ export function show(status, why, requests) {
     `${count(status.in_flight)} in flight · ${count(status.connections)} connections · ${bitRate(status.assigned)} promised by the primary · ${bytes(status.bytes_sent)} sent`,
   );
   notice($("mode-notice"), MODE_NOTICES[status.mode]);
+  notice($("lifecycle-notice"), LIFECYCLE_NOTICES[status.lifecycle]);
   notice($("override-notice"), held === null ? null : `Held at ${level} by hand for ${duration(held)} more, whatever the load. “Let go” ends it.`);
   if (spoken !== null && spoken !== level) text($("announcer"), `Level ${level}. ${meaning(status)}`);
   spoken = level;
