@@ -23,7 +23,11 @@ export class Charts {
   #history;
   #plots;
   #load;
+  /** The signals that are on; the names of those that are off. */
   #signals = [];
+  #off = new Set();
+  #known = "";
+  /** The signal whose thresholds are drawn, where they differ. */
   #of = "";
 
   constructor(history) {
@@ -109,14 +113,13 @@ export class Charts {
   signals(signals) {
     const on = signals.filter(({ off }) => off == null);
     const known = JSON.stringify(signals.map((it) => [it.name, it.off, ...LIMITS.map((limit) => it[limit])]));
-    if (known === this.#signals.known) return;
+    if (known === this.#known) return;
+    this.#known = known;
     this.#signals = on;
-    this.#signals.known = known;
+    this.#off = new Set(signals.filter(({ off }) => off != null).map(({ name }) => name));
     const shared = new Set(on.map((signal) => JSON.stringify(LIMITS.map((limit) => signal[limit])))).size <= 1;
     const names = on.map(({ name }) => name);
-    if (!names.includes(this.#of)) this.#of = names[0] ?? "";
-    if (shared) this.#of = "";
-    else if (this.#of === "") this.#of = names[0];
+    if (!names.includes(this.#of)) this.#of = nearest(on);
     $("thresholds-pick").hidden = shared;
     $("thresholds-of").replaceChildren(...names.map((name) => el("option", { value: name }, name)));
     $("thresholds-of").value = this.#of;
@@ -130,11 +133,10 @@ export class Charts {
 
   #signalSeries() {
     const on = this.#signals.map(({ name }) => name);
-    const off = new Set(JSON.parse(this.#signals.known ?? "[]").filter(([, why]) => why != null).map(([name]) => name));
     // A signal that was switched off a while ago still has a past to show.
     const past = this.#history
       .names("signals")
-      .filter((name) => !on.includes(name) && !(off.has(name) && this.#empty(name)));
+      .filter((name) => !on.includes(name) && !(this.#off.has(name) && this.#empty(name)));
     return [...on, ...past].map((name, at) => ({
       name,
       column: `signals.${name}`,
@@ -165,6 +167,12 @@ export class Charts {
   get series() {
     return this.#signalSeries().map(({ name }) => name);
   }
+}
+
+/** The signal that is nearest to its first threshold. */
+function nearest(signals) {
+  const part = ({ load, offload }) => (load ?? 0) / (offload ?? Infinity);
+  return [...signals].sort((a, b) => part(b) - part(a))[0]?.name ?? "";
 }
 
 const axisCount = (value) => (value >= 1000 ? `${value / 1000}k` : String(Math.round(value * 10) / 10));

@@ -1,11 +1,10 @@
 // The last decisions in words, newest first.
 
 import { json } from "./api.js";
-import { $, el, icon, recall, remember, text } from "./dom.js";
+import { $, el, icon, text } from "./dom.js";
 import { count, moment } from "./units.js";
 
 const LIMIT = 1000;
-const KEY = "overspill.decisions";
 const LEVELS = ["normal", "offload", "throttle", "drop"];
 
 /** By number and time: numbers begin anew when the server does, and what was before stays on the page. */
@@ -17,12 +16,9 @@ export let lastLevel = null;
 
 export function start(say) {
   const kind = $("decisions-kind");
-  kind.value = recall("localStorage", KEY) ?? "";
-  if (kind.selectedIndex < 0) kind.value = "";
-  kind.addEventListener("change", () => {
-    remember("localStorage", KEY, kind.value || null);
-    filter();
-  });
+  // Not remembered: a filter of yesterday must not hide a change of level today. (Some browsers fill it in.)
+  kind.value = "";
+  kind.addEventListener("change", filter);
   $("decisions-older").addEventListener("click", async (event) => {
     const button = event.currentTarget;
     button.disabled = true;

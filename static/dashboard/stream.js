@@ -68,7 +68,7 @@ export class Stream {
     if (error instanceof ApiError && error.status === 503) {
       return this.#wait("too many watch already", error.retryAfter);
     }
-    this.#wait(error.message || "the connection broke", error.retryAfter);
+    this.#wait(error.message, error.retryAfter);
   }
 
   #wait(why, atLeast = null) {
@@ -109,7 +109,7 @@ export class Stream {
       const decoder = new TextDecoder();
       const reader = response.body.getReader();
       for (;;) {
-        const { done, value } = await reader.read();
+        const { done, value } = await reader.read().catch(broken);
         if (done) return;
         parser.push(decoder.decode(value, { stream: true }));
       }
@@ -117,13 +117,17 @@ export class Stream {
       if (error.name === "AbortError") throw new ApiError(0, `nothing came for ${STALL / 1000} s`);
       if (error instanceof ApiError) throw error;
       // A fault of this page's own must be seen, but must not stop it.
-      if (!(error instanceof TypeError && /network|fetch|body|load/i.test(error.message))) console.error(error);
-      throw new ApiError(0, "the connection broke");
+      console.error(error);
+      throw new ApiError(0, error.message);
     } finally {
       clearInterval(watch);
       abort.abort();
     }
   }
+}
+
+function broken(error) {
+  throw error.name === "AbortError" ? error : new ApiError(0, "the connection broke");
 }
 
 function parsed(data) {
