@@ -110,12 +110,12 @@ async fn what_can_change_changes_at_once_and_what_cannot_is_named() {
 async fn a_bad_configuration_changes_nothing_and_says_why() {
     let site = site();
     let program = Program::serve(&config(&site, "offload.hold = \"7s\"")).await;
-    let bad = config(&site, "offload.hold = \"soon\"\nload.cpu.throttle = 0.1").to_string();
+    let bad = config(&site, "offload.hold = \"soon\"\nload.release = \"x\"").to_string();
     let answer = reload(&program, &bad).await;
     assert_eq!(answer.status, 422);
     let error = said(&answer)["error"].as_str().unwrap().to_owned();
     assert!(
-        error.contains("`offload.hold`") && error.contains("`load.cpu.throttle`"),
+        error.contains("`offload.hold`") && error.contains("`load.release`"),
         "every problem: {error}"
     );
     for text in [
