@@ -414,6 +414,14 @@ async fn an_address_that_others_reach_needs_a_token() {
             assert!(run.stderr.contains("1 problem "), "{run:?}");
         }
     }
+    for token in [" sesame", "sesame\\n", "sésame"] {
+        let lines = format!("admin.token = \"{token}\"");
+        let run = run(&["check"], &config(&site, &lines).to_string()).await;
+        assert!(
+            run.stderr.contains("`admin.token` must be of letters"),
+            "{run:?}"
+        );
+    }
     let lines = "admin.listen = \"0.0.0.0:0\"\nadmin.token = \"open sesame\"";
     let run = run(&["check"], &config(&site, lines).to_string()).await;
     assert_eq!(run.code, Some(0), "{run:?}");

@@ -47,9 +47,9 @@ function ask(error) {
       event.preventDefault();
       const given = field.value.trim();
       // Header values are bytes: what fits in none can't be a token.
-      if (given === "" || /[^\x21-\x7e]/.test(given)) {
+      if (given === "" || /[^\x20-\x7e]/.test(given)) {
         $("token-error").textContent =
-          given === "" ? "Type the token, or cancel." : "A token has no spaces and no letters beyond ASCII.";
+          given === "" ? "Type the token, or cancel." : "A token has no letters beyond ASCII.";
         field.focus();
         return;
       }
