@@ -214,7 +214,7 @@ async fn a_file_without_a_token_is_an_error() {
     let private = TempDir::new().unwrap();
     for (text, part) in [
         ("\n", "is empty"),
-        ("two words", "visible characters in one line"),
+        ("two\nlines", "visible characters in one line"),
     ] {
         let file = token_file(&private, text, 0o600);
         let ran = overspill(&["drain", "--admin", &server.url(), "--token-file", &file]).await;

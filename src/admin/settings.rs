@@ -12,7 +12,8 @@ use crate::problem::Problem;
 pub struct AdminSettings {
     /// The address. Default: `127.0.0.1:9901`.
     pub listen: SocketAddr,
-    /// Must be shown as `Authorization: Bearer …`. A loopback address needs none; any other does.
+    /// Must be shown as `Authorization: Bearer …`. A loopback address needs none; any other does. Letters, digits, signs
+    /// and spaces of ASCII, with no space at its ends.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub token: String,
 }
@@ -36,7 +37,7 @@ impl fmt::Debug for AdminSettings {
 }
 
 impl AdminSettings {
-    /// Appends what is wrong: an address that others reach, without a token.
+    /// Appends what is wrong: an address that others reach, without a token; one that can't be shown.
     pub fn check(&self, problems: &mut Vec<Problem>) {
         if self.token.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
             problems.push(Problem::new(
@@ -45,6 +46,13 @@ impl AdminSettings {
                     "must be given where `admin.listen` is not a loopback address, found {}",
                     self.listen
                 ),
+            ));
+        }
+        let is_shown = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        if self.token.trim() != self.token || !self.token.bytes().all(is_shown) {
+            problems.push(Problem::new(
+                "admin.token",
+                "must be of letters, digits, signs and spaces of ASCII, with no space at its ends: it is shown in a header",
             ));
         }
     }

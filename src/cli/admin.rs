@@ -375,13 +375,18 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// What `admin.token` may be made of.
+fn is_shown(byte: u8) -> bool {
+    byte == b' ' || byte.is_ascii_graphic()
+}
+
 // === impl Token ===
 
 impl Token {
     fn new(token: &str, from: String) -> Result<Self, BoxError> {
         let header = HeaderValue::from_str(&format!("Bearer {token}"));
         match header {
-            Ok(mut header) if token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(mut header) if token.bytes().all(is_shown) => {
                 header.set_sensitive(true);
                 Ok(Self { header, from })
             }
@@ -474,8 +479,8 @@ mod tests {
 
     #[test]
     fn a_token_is_one_line_of_visible_characters() {
-        assert!(Token::new("secret-1", String::new()).is_ok());
-        for wrong in ["two words", "two\nlines", "é"] {
+        assert!(Token::new("two words", String::new()).is_ok());
+        for wrong in ["two\nlines", "é"] {
             assert!(Token::new(wrong, String::new()).is_err(), "{wrong}");
         }
     }

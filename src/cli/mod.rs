@@ -108,7 +108,7 @@ enum Command {
 }
 
 /// Where the configuration is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigArguments {
     /// The configuration [default: $OVERSPILL_CONFIG, else config/overspill.toml if it is there]
     #[arg(long, value_name = "FILE")]
@@ -128,7 +128,7 @@ struct AdminArguments {
     token_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ServeArguments {
     #[command(flatten)]
     config: ConfigArguments,
