@@ -161,6 +161,67 @@ async fn a_reload_tells_what_changed_and_what_waits_for_a_restart() {
 }
 
 #[tokio::test]
+async fn a_real_server_reloads_what_it_can_and_refuses_what_is_wrong() {
+    let site = folder([("index.html", b"<p>home".as_slice())]);
+    let program = program(&site, "").await;
+    let url = format!("http://{}", program.admin);
+    let file = program.config_file();
+    let before = fs::read_to_string(&file).unwrap();
+    let ran = overspill(&["reload", "--admin", &url]).await;
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (Some(0), "reloaded: nothing has changed\n")
+    );
+    fs::write(&file, format!("{before}offload.hold = \"1m\"\n")).unwrap();
+    let ran = overspill(&["reload", "--admin", &url]).await;
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (Some(0), "reloaded: offload.hold\n"),
+        "{ran:?}"
+    );
+    fs::write(
+        &file,
+        format!("{before}offload.hold = \"soon\"\nmode = \"odd\"\n"),
+    )
+    .unwrap();
+    let ran = overspill(&["reload", "--admin", &url]).await;
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.err.contains("`offload.hold`") && ran.err.contains("`mode`"),
+        "{}",
+        ran.err
+    );
+    // The decisions tell it, problems and all.
+    let ran = overspill(&["status", "--once", "--admin", &url]).await;
+    assert!(ran.out.contains("reloaded: offload.hold"), "{}", ran.out);
+    assert!(!ran.out.contains('\u{fffd}'), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn a_real_server_explains_itself() {
+    let site = folder([("index.html", b"<p>home".as_slice())]);
+    let lines =
+        r#"offload.servers = [{ name = "eu", url = "http://127.0.0.1:9", health = false }]"#;
+    let program = program(&site, lines).await;
+    program.until_usable("eu", true).await;
+    program.hold_level("offload").await;
+    program
+        .until("everyone", |status| status["share"] == 1.0)
+        .await;
+    let url = format!("http://{}", program.admin);
+    let ran = overspill(&["explain", "/", "--client", "203.0.113.7", "--admin", &url]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    for part in [
+        "offload: ",
+        "level     offload (mode enforce)",
+        "among them",
+        "    eu  chosen",
+    ] {
+        assert!(ran.out.contains(part), "{part}\n{}", ran.out);
+    }
+}
+
+#[tokio::test]
 async fn the_token_comes_from_a_file_or_the_environment() {
     let site = folder([("index.html", b"<p>home".as_slice())]);
     let program = program(&site, "admin.token = \"right\"").await;

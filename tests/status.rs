@@ -242,6 +242,7 @@ const OTHER_SCREEN: &str = "\x1b[?1049h";
 const FIRST_SCREEN: &str = "\x1b[?1049l";
 
 #[tokio::test]
+#[ignore = "needs script of util-linux"]
 async fn a_terminal_is_given_back_as_it_was() {
     let server = AdminServer::start().await;
     server.answers("/api/status", 200, &at("offload"));
@@ -256,6 +257,7 @@ async fn a_terminal_is_given_back_as_it_was() {
 }
 
 #[tokio::test]
+#[ignore = "needs script of util-linux"]
 async fn a_terminal_is_given_back_after_an_error_too() {
     let server = AdminServer::start().await;
     server.answers("/api/status", 200, &at("offload"));

@@ -102,7 +102,10 @@ fn told(answer: &Value) -> String {
             _ => "passed by",
         };
         let why = text(&server["why"]).unwrap_or_default();
-        let why = why.strip_prefix(&format!("{state}: ")).unwrap_or(&why);
+        // "chosen", or "chosen: it has the most room".
+        let why = why
+            .strip_prefix(state)
+            .map_or(&*why, |rest| rest.trim_start_matches([':', ' ']));
         let _ = writeln!(out, "    {:width$}  {state:10}  {why}", name(server));
     }
     out.lines()

@@ -14,7 +14,7 @@ pub(super) fn plain(text: &str) -> String {
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     let shown = |c| match c {
-        '\t' => ' ',
+        '\t' | '\n' | '\r' => ' ',
         c if steers(c) => '\u{fffd}',
         c => c,
     };
@@ -77,7 +77,9 @@ pub(super) fn bytes(number: f64) -> String {
 
 /// Money: no less than cents, no more than is needed.
 pub(super) fn money(amount: f64) -> String {
-    if amount != 0.0 && amount.abs() < 0.01 {
+    if amount > 0.0 && amount < 0.0001 {
+        "<0.0001".to_owned()
+    } else if amount != 0.0 && amount.abs() < 0.01 {
         format!("{amount:.4}")
     } else {
         format!("{amount:.2}")
@@ -126,7 +128,10 @@ mod tests {
         );
         assert_eq!([0.0, 1.2e6].map(bytes), ["0 B", "1.2 MB"]);
         assert_eq!([0.004, 0.426, 1.0].map(percent), ["0.4 %", "43 %", "100 %"]);
-        assert_eq!([0.002, 3.2].map(money), ["0.0020", "3.20"]);
+        assert_eq!(
+            [0.000_01, 0.002, 3.2].map(money),
+            ["<0.0001", "0.0020", "3.20"]
+        );
         assert_eq!(quantity(f64::NAN), "–");
     }
 

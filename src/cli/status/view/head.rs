@@ -90,7 +90,11 @@ fn level(status: &Status) -> Vec<Span<'static>> {
                 .bold(),
         );
     }
-    if let Some(left) = status.hold_left.filter(|left| *left > 0.0) {
+    // What is held by hand needs no other hold.
+    let hold = status
+        .hold_left
+        .filter(|left| *left > 0.0 && status.overridden.is_none());
+    if let Some(left) = hold {
         facts.push(Span::raw(format!(
             "lasts {} more at least",
             words::length(left)
@@ -127,7 +131,7 @@ fn traffic(status: &Status) -> Vec<Span<'static>> {
         sum(|server| server.pages_scanned),
     ];
     let rewritten = |pages: f64, how: &str| {
-        (pages > 0.0).then(|| Span::raw(format!("{} pages {how}", words::quantity(pages))))
+        (pages > 0.0).then(|| Span::raw(format!("{} {how}", words::quantity(pages))))
     };
     let rate = |name: &str, rate: Option<f64>| {
         let rate = rate.filter(|rate| *rate > 0.0);
@@ -140,7 +144,7 @@ fn traffic(status: &Status) -> Vec<Span<'static>> {
             .bytes_sent
             .map(|sent| Span::raw(format!("{} sent", words::bytes(sent)))),
         rate("promised", status.assigned),
-        rewritten(pages[0], "spliced"),
+        rewritten(pages[0], "pages spliced"),
         rewritten(pages[1], "scanned"),
     ];
     facts.into_iter().flatten().collect()

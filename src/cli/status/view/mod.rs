@@ -163,9 +163,14 @@ fn colour(level: Option<Level>) -> Color {
     }
 }
 
-/// `text` in lines no wider than `width`, broken between words where that can be.
+/// `text` in lines no wider than `width`, broken where it is broken already, and between words where that can be.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let width = width.max(1);
+    text.lines()
+        .flat_map(|line| wrapped_line(line, width.max(1)))
+        .collect()
+}
+
+fn wrapped_line(text: &str, width: usize) -> Vec<String> {
     let columns = |text: &str| Span::raw(text.to_owned()).width();
     let (mut lines, mut line) = (Vec::new(), String::new());
     for mut word in words::plain(text).split_whitespace() {
