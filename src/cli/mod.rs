@@ -51,7 +51,7 @@ enum Command {
     ///   overspill edge --primary https://www.example.com --listen 0.0.0.0:8081
     #[command(verbatim_doc_comment)]
     Edge(EdgeArguments),
-    /// See it at work: a site on a small link, two offload servers and a growing crowd, in about a minute
+    /// See it at work: a site on a small link, two offload servers and a growing crowd, in about two minutes
     Demo(DemoArguments),
     /// Check the configuration: print it as it takes effect, or every problem at once
     Check(ConfigArguments),
@@ -119,6 +119,9 @@ struct DemoArguments {
     /// Tell the story in a quarter of the time
     #[arg(long)]
     fast: bool,
+    /// Stay after the story: the site, the servers and the dashboard go on with a few visitors, until Ctrl-C
+    #[arg(long)]
+    keep: bool,
     /// Print the summary as one line of JSON; the story goes to stderr
     #[arg(long)]
     json: bool,
@@ -186,7 +189,7 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let usual = match &arguments.command {
         // Its narrator says the same.
-        Command::Demo(_) => LevelFilter::WARN,
+        Command::Demo(_) => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
     log::start(arguments.log, usual);

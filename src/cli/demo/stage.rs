@@ -1,4 +1,5 @@
-//! The three servers, each behind its own link, and Overspill around the primary.
+//! The three servers, each behind its own link, and Overspill around the primary; and, beside them, a second primary
+//! on a link like the first's, that has nobody.
 
 use std::{
     io,
@@ -15,6 +16,12 @@ use axum::{
     middleware::map_response,
     response::Response,
     routing::get,
+    serve::{Listener, ListenerExt},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
 };
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tower_layer::Layer;
@@ -41,6 +48,10 @@ const PRIMARY: f64 = 24e6;
 const OFFLOAD: f64 = 32e6;
 /// Where an offload server tells its load.
 const REPORT: &str = "/.overspill/load";
+/// How often it is asked for it.
+const REPORTS: Duration = Duration::from_millis(500);
+/// Which of the servers dies.
+pub(super) const MORTAL: usize = 2;
 
 type BoxError = Box<dyn std::error::Error>;
 
@@ -50,6 +61,8 @@ pub(super) struct Server {
     pub(super) name: &'static str,
     pub(super) address: SocketAddr,
     pub(super) link: Arc<Link>,
+    /// What serves, while it lives.
+    serving: JoinSet<()>,
 }
 
 /// All that stands when the curtain rises. Dropping it ends it.
@@ -57,10 +70,13 @@ pub(super) struct Server {
 pub(super) struct Stage {
     /// The primary first.
     pub(super) servers: [Server; 3],
+    /// The same site on a link like the primary's, without Overspill.
+    pub(super) alone: Server,
     pub(super) admin: SocketAddr,
     pub(super) overspill: Overspill,
     pub(super) thresholds: Thresholds,
-    _tasks: JoinSet<io::Result<()>>,
+    site: Site,
+    _lifecycle: Lifecycle,
 }
 
 // === impl Server ===
@@ -72,7 +88,19 @@ impl Server {
             name,
             address: listener.local_addr()?,
             link: Link::new(capacity, Instant::now()),
+            serving: JoinSet::new(),
         })
+    }
+
+    /// Serves what comes to `listener` until it is killed.
+    fn serve(&mut self, listener: TcpListener, app: Router) {
+        self.serving.spawn(serve(listener, app));
+    }
+
+    /// It is gone as a process is that is killed: nobody listens, and whoever it was sending to gets the end of the
+    /// connection instead.
+    fn kill(&mut self) {
+        self.serving = JoinSet::new();
     }
 
     pub(super) fn url(&self) -> String {
@@ -80,7 +108,7 @@ impl Server {
     }
 
     /// How Overspill is told of it.
-    fn settings(&self) -> ServerSettings {
+    fn settings(&self, story: &Story) -> ServerSettings {
         ServerSettings {
             name: self.name.to_owned(),
             url: self.url(),
@@ -90,14 +118,15 @@ impl Server {
             report: ReportSettings {
                 kind: ReportKind::Orca,
                 url: format!("{}{REPORT}", self.url()),
-                every: Duration::from_millis(500),
+                every: REPORTS,
                 ..ReportSettings::default()
             },
             health: HealthSettings::Probe(HealthProbe {
                 path: REPORT.to_owned(),
-                every: Duration::from_secs(1),
+                every: story.probe,
                 ..HealthProbe::default()
             }),
+            slow_start: story.slow_start,
             ..ServerSettings::default()
         }
     }
@@ -109,8 +138,13 @@ impl Stage {
     /// Builds everything on ports that the system gives, and starts it.
     pub(super) async fn set(folder: &Path, story: &Story) -> Result<Self, BoxError> {
         let listen = || TcpListener::bind(("127.0.0.1", 0));
-        let (first, a, b) = (listen().await?, listen().await?, listen().await?);
-        let servers = [
+        let (first, a, b, alone) = (
+            listen().await?,
+            listen().await?,
+            listen().await?,
+            listen().await?,
+        );
+        let mut servers = [
             Server::new("primary", &first, PRIMARY)?,
             Server::new("a", &a, OFFLOAD)?,
             Server::new("b", &b, OFFLOAD)?,
@@ -118,33 +152,74 @@ impl Stage {
         let settings = settings(&servers, story);
         let thresholds = settings.load.bandwidth.thresholds();
         let site = Site::new(folder)?;
-        let mut tasks = JoinSet::new();
-
-        for (listener, server) in [(a, &servers[1]), (b, &servers[2])] {
-            let app = offload_server(site.clone(), server.link.clone());
-            tasks.spawn(async { axum::serve(listener, app).await });
+        for (listener, server) in [a, b].into_iter().zip(&mut servers[1..]) {
+            server.serve(listener, offload_server(site.clone(), server.link.clone()));
         }
+        let mut bare = Server::new("alone", &alone, PRIMARY)?;
+        bare.serve(alone, plain(site.clone(), bare.link.clone()));
 
         let admin = Admin::bind(&settings.admin)?;
         let admin_address = admin.local_addr()?;
         let overspill = Overspill::start(settings)?;
-        admin.start(overspill.clone(), Lifecycle::new())?;
-        let app = primary(site, &overspill, servers[0].link.clone());
+        overspill.learn_objects(Site::objects(folder, usize::MAX));
+        let lifecycle = Lifecycle::new();
+        admin.start(overspill.clone(), lifecycle.clone())?;
+        let app = primary(site.clone(), &overspill, servers[0].link.clone());
         let gate = overspill.gate(first);
-        tasks.spawn(async {
-            axum::serve(
-                gate,
-                app.into_make_service_with_connect_info::<SocketAddr>(),
-            )
-            .await
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        servers[0].serving.spawn(async {
+            // It never ends by itself.
+            let _ = axum::serve(gate, app).await;
         });
+        lifecycle.serving();
         Ok(Self {
             servers,
+            alone: bare,
             admin: admin_address,
             overspill,
             thresholds,
-            _tasks: tasks,
+            site,
+            _lifecycle: lifecycle,
         })
+    }
+
+    /// Kills the server that dies in the story.
+    pub(super) fn kill(&mut self) {
+        self.servers[MORTAL].kill();
+    }
+
+    /// Starts it again, where it was.
+    ///
+    /// # Errors
+    /// Its address is taken just now.
+    pub(super) async fn revive(&mut self) -> io::Result<()> {
+        let server = &mut self.servers[MORTAL];
+        let listener = TcpListener::bind(server.address).await?;
+        server.serve(
+            listener,
+            offload_server(self.site.clone(), server.link.clone()),
+        );
+        Ok(())
+    }
+}
+
+/// Serves until it is dropped, which cuts every connection: those that axum serves would live on.
+async fn serve(listener: TcpListener, app: Router) {
+    // Answers are written whole.
+    let mut listener = listener.tap_io(|io| drop(io.set_nodelay(true)));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut connections = JoinSet::new();
+    loop {
+        let (io, _) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let service = TowerToHyperService::new(app.clone());
+        let connection = builder
+            .serve_connection(TokioIo::new(io), service)
+            .into_owned();
+        // One that breaks concerns nobody but its client, who knows.
+        connections.spawn(async move { drop(connection.await) });
     }
 }
 
@@ -172,7 +247,7 @@ fn settings([primary, a, b]: &[Server; 3], story: &Story) -> Settings {
                 cookie: Some(COOKIE.to_owned()),
                 ..IdentitySettings::default()
             }),
-            servers: vec![a.settings(), b.settings()],
+            servers: vec![a.settings(story), b.settings(story)],
             ..OffloadSettings::default()
         },
         admin: AdminSettings {
@@ -190,11 +265,16 @@ fn primary(site: Site, overspill: &Overspill, link: Arc<Link>) -> Router {
         .layer(map_response(move |response| over(link.clone(), response)))
 }
 
-fn offload_server(site: Site, link: Arc<Link>) -> Router {
-    let meter = Arc::new(Meter::new(link.clone()));
+/// The site as it is, on a link.
+fn plain(site: Site, link: Arc<Link>) -> Router {
     Router::new()
         .fallback_service(FrontLayer::new(Rules::Folder).layer(site))
         .layer(map_response(move |response| over(link.clone(), response)))
+}
+
+fn offload_server(site: Site, link: Arc<Link>) -> Router {
+    let meter = Arc::new(Meter::new(link.clone()));
+    plain(site, link)
         .layer(map_response(allow_other_origins))
         // Beside the link: a report must not wait behind the crowd.
         .route(REPORT, get(move || async move { meter.report() }))
