@@ -132,7 +132,7 @@ fn the_demo_goes_through_its_levels_and_ends_where_it_began() {
             "3. ",
             "4. Offload server b is killed",
             "Overspill has noticed",
-            "b is not healthy: ",
+            "not healthy: ",
             "b is started again",
             "Overspill has noticed",
             "5. ",

@@ -13,10 +13,7 @@ use super::{
     story::{Act, Played, Shows, Story},
     summary::{Death, Seen, Summary},
 };
-use crate::{
-    app::{ServerStatus, Status},
-    crowd::Crowd,
-};
+use crate::{app::Status, crowd::Crowd};
 
 /// So long past their patience the last visitors are waited for.
 const GRACE: Duration = Duration::from_secs(2);
@@ -197,8 +194,9 @@ impl<'a> Director<'a> {
             died.noticed = Some(now);
             let after = now - died.killed;
             self.show.event(format_args!(
-                "Overspill has noticed after {after:.1} s: {}.\n  No page names {name} any more; a and the primary share its visitors.",
-                reason(server)
+                "Overspill has noticed after {after:.1} s, and sends nobody to {name} any more: it is\n  \
+                 {}.\n  a and the primary share its visitors.",
+                server.reason.as_deref().unwrap_or(server.health)
             ))?;
         }
         let was_dead = now >= died.killed + self.story.dead.as_secs_f64();
@@ -214,7 +212,7 @@ impl<'a> Director<'a> {
             died.back = Some(now);
             let after = now - started;
             self.show.event(format_args!(
-                "Overspill has noticed after {after:.1} s: {name} answers. It gets work again, little at first."
+                "Overspill has noticed after {after:.1} s: {name} answers, and gets a little work."
             ))?;
         }
         self.seen.died = Some(died);
@@ -233,12 +231,6 @@ impl<'a> Director<'a> {
             self.story.patience,
         )
     }
-}
-
-/// Why it gets no work.
-fn reason(server: &ServerStatus) -> String {
-    let why = server.reason.as_deref().unwrap_or(server.health);
-    format!("{} is {why}", server.name)
 }
 
 /// How high a level is.

@@ -1,9 +1,9 @@
 //! `overspill demo`: a primary, two offload servers and a crowd, in one process, over real sockets.
 //!
 //! ```text
-//! story ──► crowd ──► visitors ══ HTTP ══► stage: primary (Overspill around the site) ── link, 24 Mbit/s
-//!   │         │                                   a, b (the same site)               ── links, 32 Mbit/s
-//!   │         └─────► the same visitors ══ HTTP ═══► alone (the same site, nothing else) ── link, 24 Mbit/s
+//! story ──► crowd ──► visitors ══ HTTP ══► stage: primary (Overspill around the site) ── link, 12 Mbit/s
+//!   │         │                                   a, b (the same site)               ── links, 16 Mbit/s
+//!   │         └─────► the same visitors ══ HTTP ═══► alone (the same site, nothing else) ── link, 12 Mbit/s
 //!   └────► director ◄── status, bytes sent ──┘
 //!              └──► show (lines, a bar), summary
 //! ```
@@ -57,7 +57,6 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<(), BoxError> {
     let folder = tempfile::Builder::new()
         .prefix("overspill-demo-")
         .tempdir()?;
-    SITE.extract(folder.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

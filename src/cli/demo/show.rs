@@ -283,12 +283,13 @@ impl Show {
     }
 }
 
-/// However the show ends, the bar does not stay behind.
+/// However the show ends, the bar does not stay behind. It leaves room for the "^C" that a terminal writes after it:
+/// else that would begin another line, and the bar's would not be found.
 fn bar(target: ProgressDrawTarget, length: Duration, Paint(colour): Paint) -> ProgressBar {
     let template = if colour {
-        "{prefix:19.bold} {wide_bar:.cyan/black.bright} {msg:>13}"
+        "{prefix:19.bold} {bar:36.cyan/black.bright} {msg:>13}"
     } else {
-        "{prefix:19} {wide_bar} {msg:>13}"
+        "{prefix:19} {bar:36} {msg:>13}"
     };
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())

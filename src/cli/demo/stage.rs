@@ -4,7 +4,7 @@
 use std::{
     io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -23,11 +23,13 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use include_dir::File;
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tower_layer::Layer;
 
 use super::{
-    crowd::COOKIE,
+    SITE,
+    crowd::{self, COOKIE},
     link::{Link, LinkBody},
     story::Story,
 };
@@ -36,20 +38,22 @@ use crate::{
     admin::{Admin, AdminSettings, Lifecycle},
     front::{FrontLayer, Rules},
     load::{self, BandwidthSettings, BandwidthSource, Thresholds},
-    offload::{IdentitySettings, OffloadSettings},
+    offload::{IdentitySettings, OffloadSettings, ThrottleSettings},
     servers::{HealthProbe, HealthSettings, ReportKind, ReportSettings, ServerSettings},
     site::Site,
     units::{BitRate, Ratio},
 };
 
 /// What the primary's link carries.
-const PRIMARY: f64 = 24e6;
+const PRIMARY: f64 = 12e6;
 /// What each offload server's link carries.
-const OFFLOAD: f64 = 32e6;
+const OFFLOAD: f64 = 16e6;
 /// Where an offload server tells its load.
 const REPORT: &str = "/.overspill/load";
 /// How often it is asked for it.
 const REPORTS: Duration = Duration::from_millis(500);
+/// The page for those who are turned away, among the demo's files.
+const OVERLOADED: &str = "overloaded.html";
 /// Which of the servers dies.
 pub(super) const MORTAL: usize = 2;
 
@@ -135,7 +139,7 @@ impl Server {
 // === impl Stage ===
 
 impl Stage {
-    /// Builds everything on ports that the system gives, and starts it.
+    /// Builds everything on ports that the system gives, with its files in `folder`, and starts it.
     pub(super) async fn set(folder: &Path, story: &Story) -> Result<Self, BoxError> {
         let listen = || TcpListener::bind(("127.0.0.1", 0));
         let (first, a, b, alone) = (
@@ -149,9 +153,14 @@ impl Stage {
             Server::new("a", &a, OFFLOAD)?,
             Server::new("b", &b, OFFLOAD)?,
         ];
-        let settings = settings(&servers, story);
+        let page = folder.join(OVERLOADED);
+        std::fs::write(&page, overloaded())?;
+        let settings = settings(&servers, story, page);
         let thresholds = settings.load.bandwidth.thresholds();
-        let site = Site::new(folder)?;
+        let folder = folder.join("site");
+        std::fs::create_dir(&folder)?;
+        SITE.extract(&folder)?;
+        let site = Site::new(&folder)?;
         for (listener, server) in [a, b].into_iter().zip(&mut servers[1..]) {
             server.serve(listener, offload_server(site.clone(), server.link.clone()));
         }
@@ -161,7 +170,7 @@ impl Stage {
         let admin = Admin::bind(&settings.admin)?;
         let admin_address = admin.local_addr()?;
         let overspill = Overspill::start(settings)?;
-        overspill.learn_objects(Site::objects(folder, usize::MAX));
+        overspill.learn_objects(Site::objects(&folder, usize::MAX).into_iter().map(weighed));
         let lifecycle = Lifecycle::new();
         admin.start(overspill.clone(), lifecycle.clone())?;
         let app = primary(site.clone(), &overspill, servers[0].link.clone());
@@ -223,7 +232,21 @@ async fn serve(listener: TcpListener, app: Router) {
     }
 }
 
-fn settings([primary, a, b]: &[Server; 3], story: &Story) -> Settings {
+/// The site's own page for those who are turned away. It has a picture in it and asks for nothing else.
+fn overloaded() -> String {
+    let map = SITE.get_file("visit/map.svg");
+    let map = map.and_then(File::contents_utf8).unwrap_or_default();
+    include_str!("overloaded.html").replace("<!-- map -->", map)
+}
+
+/// A site in use has learnt which of its objects visitors take. There is no time for that here, so Overspill is told
+/// it: the others weigh nothing.
+fn weighed((path, bytes): (String, u64)) -> (String, u64) {
+    let bytes = if crowd::takes(&path) { bytes } else { 0 };
+    (path, bytes)
+}
+
+fn settings([primary, a, b]: &[Server; 3], story: &Story, page: PathBuf) -> Settings {
     let off = |enabled| load::CpuSettings {
         enabled,
         ..load::CpuSettings::default()
@@ -235,6 +258,8 @@ fn settings([primary, a, b]: &[Server; 3], story: &Story) -> Settings {
             bandwidth: BandwidthSettings {
                 source: BandwidthSource::Responses,
                 capacity: Some(primary.link.capacity()),
+                // A link that is full reads 1 and sometimes a little less.
+                drop: Some(Ratio::saturating(0.95)),
                 ..BandwidthSettings::default()
             },
             ..load::Settings::default()
@@ -249,6 +274,10 @@ fn settings([primary, a, b]: &[Server; 3], story: &Story) -> Settings {
             }),
             servers: vec![a.settings(story), b.settings(story)],
             ..OffloadSettings::default()
+        },
+        throttle: ThrottleSettings {
+            page: Some(page),
+            ..ThrottleSettings::default()
         },
         admin: AdminSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -331,5 +360,20 @@ impl Meter {
             "application_utilization": load,
             "named_metrics": { "bandwidth": load },
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_turned_away_gets_the_map() {
+        let page = overloaded();
+        assert!(page.contains("<svg") && page.contains("{{ retry_after }}"));
+        assert_eq!(page.matches("{{").count(), 1, "nothing else is a template");
+        assert!(!page.contains("{%") && !page.contains("{#"));
+        // At `drop` such pages alone fill the primary's link.
+        assert!((12_000..20_000).contains(&page.len()), "{}", page.len());
     }
 }

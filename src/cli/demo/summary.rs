@@ -204,7 +204,7 @@ impl Summary {
             )?;
         }
         let alone = self.without.bytes as f64 / 1e6;
-        writeln!(f, " the primary alone {alone:.0} MB.")
+        writeln!(f, "\nthe primary alone: {alone:.0} MB.")
     }
 }
 
@@ -252,7 +252,8 @@ impl fmt::Display for Summary {
         let ended = if self.complete { "" } else { ", broken off" };
         writeln!(
             f,
-            "{:.0} s{ended}. The same visitors came at the same times to the same site on the same\nlink without Overspill and without offload servers. This is what they got:\n",
+            "{:.0} s{ended}. The same visitors came at the same times to the same site on\n\
+             the same link without Overspill and without offload servers. What they got:\n",
             self.seconds
         )?;
         self.table(f)?;
@@ -260,7 +261,7 @@ impl fmt::Display for Summary {
         self.bytes(f)?;
         writeln!(
             f,
-            "{} pages were rewritten. Levels seen: {}; at the end: {}.",
+            "{} pages were rewritten. Levels: {}; at the end: {}.",
             grouped(self.pages_rewritten),
             self.levels.join(", "),
             self.level
@@ -272,7 +273,7 @@ impl fmt::Display for Summary {
         if late > 0.5 {
             writeln!(
                 f,
-                "This machine was busy: visitors came up to {late:.1} s late, which costs both crowds."
+                "This machine was busy: visitors came up to {late:.1} s late, which both crowds felt."
             )?;
         }
         Ok(())
