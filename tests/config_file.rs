@@ -316,6 +316,26 @@ fn leaves_out_no_key() {
 }
 
 #[test]
+fn the_reference_has_every_key_and_no_other() {
+    let text = include_str!("../docs/configuration.md");
+    let headings = |depth: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(depth));
+        let lines = lines.map(|line| line.trim_matches(['`', '[', ']']).to_owned());
+        lines.collect()
+    };
+    let (tables, mut told) = (headings("## "), headings("### "));
+    told.extend(tables.iter().cloned());
+    let mut known = keys(&serde_json::to_value(complete()).unwrap());
+    // Of these it says whose keys they have; and a label is no key.
+    for same in ["offload.discovery.template", "edge.limits"] {
+        assert!(tables.contains(same), "{same}");
+        known.retain(|key| !key.starts_with(&format!("{same}.")));
+    }
+    known.remove("offload.servers.report.labels.device");
+    assert_eq!(known, told);
+}
+
+#[test]
 fn what_the_documentation_and_the_ready_files_say_loads() {
     let cdn = include_str!("../docs/cdn.md");
     let mut texts: Vec<String> = cdn
