@@ -42,8 +42,8 @@ pub struct LimitSettings {
     pub slow_time: Duration,
     /// The bytes that have to come or go in `slow_time`. `"0B"`: any pace will do. Default: 10 KiB.
     pub slow_bytes: ByteSize,
-    /// How many requests there may be at once over one HTTP/2 connection (`SETTINGS_MAX_CONCURRENT_STREAMS`, RFC 9113 section 6.5.2). At
-    /// least 1. Default: 100.
+    /// How many requests there may be at once over one HTTP/2 connection (`SETTINGS_MAX_CONCURRENT_STREAMS`, RFC 9113
+    /// section 6.5.2). At least 1. Default: 100.
     pub streams: u32,
 }
 

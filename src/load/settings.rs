@@ -99,16 +99,17 @@ macro_rules! signal_settings {
             /// Whether this signal is looked at. Default: yes.
             pub enabled: bool,
             $($(#[$field_doc])* pub $field: $type,)*
-            /// From this load on pages' objects are linked to an offload server. It may be above 1. Default: 0.70 where none of the three
-            /// thresholds is given, else none: the level is never entered.
+            /// From this load on pages' objects are linked to an offload server. It may be above 1. Default: 0.70 where
+            /// none of the three thresholds is given, else none: the level is never entered.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub offload: Option<Ratio>,
-            /// From this load on some visitors get a page that says that the server is overloaded (503). Above `offload`. Default: 0.90 where none of the three
-            /// thresholds is given, else none: the level is never entered.
+            /// From this load on some visitors get a page that says that the server is overloaded (503). Above
+            /// `offload`. Default: 0.90 where none of the three thresholds is given, else none: the level is never
+            /// entered.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub throttle: Option<Ratio>,
-            /// From this load on some connections are closed without an answer. Above `throttle`. Default: 0.98 where none of the three
-            /// thresholds is given, else none: the level is never entered.
+            /// From this load on some connections are closed without an answer. Above `throttle`. Default: 0.98 where
+            /// none of the three thresholds is given, else none: the level is never entered.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub drop: Option<Ratio>,
         }
@@ -182,7 +183,8 @@ signal_settings! {
 signal_settings! {
     /// Signal `in_flight`: requests being served. Off unless `capacity` is given.
     InFlightSettings {
-        /// So many requests in flight are a load of 1.0. In front of an upstream: as many as it works off in a second or two.
+        /// So many requests in flight are a load of 1.0. In front of an upstream: as many as it works off in a second
+        /// or two.
         #[serde(skip_serializing_if = "Option::is_none")]
         capacity: Option<u32> = None,
     }

@@ -47,7 +47,8 @@ pub struct PrimarySettings {
     /// Where `overspill serve` listens. The layer does not read it. Default: `127.0.0.1:8080`.
     #[cfg_attr(test, schemars(with = "units::AddressText"))]
     pub listen: SocketAddr,
-    /// The folder that `overspill serve` serves. Give this or `upstream`, not both. Default: `static/site` where no upstream is given.
+    /// The folder that `overspill serve` serves. Give this or `upstream`, not both. Default: `static/site` where no
+    /// upstream is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<units::PathText>"))]
     pub site: Option<PathBuf>,
@@ -102,9 +103,9 @@ pub struct OffloadSettings {
     /// What tells visitors apart. Default: their address (IPv6: its /64).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentitySettings>,
-    /// A secret shared with the offload servers. A request with it in `X-Overspill-Token` is an offload server's pull, which
-    /// is never turned away and never changed. Load reports are asked for with it, and the cookie of `throttle.stay` is
-    /// signed with it. Default: none, and then no pull is known as one.
+    /// A secret shared with the offload servers. A request with it in `X-Overspill-Token` is an offload server's pull,
+    /// which is never turned away and never changed. Load reports are asked for with it, and the cookie of
+    /// `throttle.stay` is signed with it. Default: none, and then no pull is known as one.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub token: String,
     /// The offload servers. Default: none.

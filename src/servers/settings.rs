@@ -210,7 +210,7 @@ impl Default for HealthSettings {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthProbe {
-    /// What is asked for, below the server's URL. Any answer below 500 is good. Default: `/`.
+    /// What is asked for, below the server's URL. Any answer below 500 but 421 is good. Default: `/`.
     pub path: String,
     /// How often, from 50 ms to 1 h. After a bad answer of a server that was well it is asked again after an eighth of it.
     /// Default: 2s.

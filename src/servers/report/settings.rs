@@ -26,7 +26,8 @@ pub struct ReportSettings {
     /// Of a Prometheus endpoint: the metric. Must be given there.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub metric: String,
-    /// Of a Prometheus endpoint: the labels that a sample must have; those that have them are added up. Default: all samples.
+    /// Of a Prometheus endpoint: the labels that a sample must have; those that have them are added up. Default: all
+    /// samples.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Of a Prometheus endpoint: the metric is a counter, and what it grows by a second is what counts.
