@@ -10,6 +10,8 @@
 mod check;
 #[cfg(all(test, feature = "server"))]
 mod reference;
+#[cfg(test)]
+mod schema;
 mod tree;
 
 use std::{

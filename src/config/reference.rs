@@ -2,17 +2,12 @@
 //! from their `Default`, the order from `config/overspill.toml`. A test compares it with the file, and writes it where
 //! `UPDATE_DOCS` is set.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::{Settings, tree};
-use crate::{
-    level::Share,
-    servers::{HealthProbe, HealthSettings},
-    units::{WORDS, in_words},
-};
+use crate::units::WORDS;
 
 const COMMENTED: &str = include_str!("../../config/overspill.toml");
 
@@ -32,31 +27,6 @@ overridden so.
 `overspill check` prints the configuration as it takes effect, or every problem at once: unknown keys, wrong units, values
 out of range. Nothing starts with a problem.
 ";
-
-impl JsonSchema for Share {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Share".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        schemars::json_schema!({ WORDS: in_words::<Self>(), "type": "string" })
-    }
-}
-
-/// The probe's keys. That `false` is allowed, too, is for its comment to say.
-impl JsonSchema for HealthSettings {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "HealthSettings".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        HealthProbe::json_schema(generator)
-    }
-}
 
 /// One key that holds a value, and no table.
 #[derive(Debug)]
