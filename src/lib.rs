@@ -54,6 +54,7 @@ pub mod edge;
 pub mod front;
 pub mod gate;
 pub mod guard;
+pub mod journal;
 pub mod level;
 pub mod load;
 pub mod offload;

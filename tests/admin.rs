@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{
-    client::{get, post, request},
+    client::{get, post, request, visitor},
     config::Config,
     folder,
     program::{Program, command, run},
@@ -119,14 +119,27 @@ async fn metrics_have_the_names_of_the_contract_and_can_be_read() {
             status["requests"]["offloaded"] == 1
         })
         .await;
-    let answer = get("/metrics").ask(program.admin).await;
+    let kind = |answer: &support::raw::Answer| answer.header("content-type").unwrap().to_owned();
+    let classic = get("/metrics").ask(program.admin).await;
+    assert_eq!(kind(&classic), "text/plain; version=0.0.4; charset=utf-8");
+    assert!(!classic.text().contains("# EOF"));
+    for counter in [
+        "overspill_requests_total",
+        "overspill_cost_total",
+        "process_cpu_seconds_total",
+    ] {
+        let family = format!("# TYPE {counter} counter\n");
+        assert!(classic.text().contains(&family), "{counter}");
+    }
+    let answer = get("/metrics")
+        .header(
+            "Accept",
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.1",
+        )
+        .ask(program.admin)
+        .await;
     assert_eq!(answer.status, 200);
-    assert!(
-        answer
-            .header("content-type")
-            .unwrap()
-            .starts_with("application/openmetrics-text")
-    );
+    assert!(kind(&answer).starts_with("application/openmetrics-text"));
     let samples = samples(answer.text());
     let sum = |name: &str| -> Option<f64> {
         let values: Vec<f64> = samples
@@ -149,6 +162,14 @@ async fn metrics_have_the_names_of_the_contract_and_can_be_read() {
     assert_eq!(sum("overspill_server_usable"), Some(2.0));
     assert_eq!(sum("overspill_pages_rewritten_total"), Some(1.0));
     assert_eq!(sum("overspill_links_rewritten_total"), Some(1.0));
+    assert_eq!(sum("overspill_build_info"), Some(1.0));
+    assert_eq!(sum("overspill_request_duration_seconds_count"), Some(1.0));
+    assert!(sum("overspill_request_duration_seconds_sum").unwrap() > 0.0);
+    if cfg!(target_os = "linux") {
+        assert!(sum("process_resident_memory_bytes").unwrap() > 1e6);
+        assert!(sum("process_open_fds").unwrap() >= 3.0);
+        assert!(sum("process_max_fds").unwrap() >= sum("process_open_fds").unwrap());
+    }
     let outcomes: Vec<&str> = samples
         .iter()
         .filter(|(name, _, _)| name == "overspill_requests_total")
@@ -171,7 +192,10 @@ async fn metrics_have_the_names_of_the_contract_and_can_be_read() {
         for part in labels.split(',').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap();
             assert!(
-                ["signal", "outcome", "reason", "server", "how"].contains(&name),
+                [
+                    "signal", "outcome", "reason", "server", "how", "le", "version"
+                ]
+                .contains(&name),
                 "{labels}"
             );
             assert!(
@@ -320,6 +344,8 @@ async fn with_a_token_nobody_without_it_sees_or_does_anything() {
     let site = folder([("index.html", PAGE)]);
     let program = Program::serve(&config(&site, "admin.token = \"open sesame\"")).await;
     let body = r#"{"level":"drop","for":"1m"}"#;
+    // Who tries too often is not heard any more: each try comes from an address of its own.
+    let mut number = 0;
     for asked in [
         get("/metrics"),
         get("/api/status"),
@@ -338,6 +364,8 @@ async fn with_a_token_nobody_without_it_sees_or_does_anything() {
                 || asked.clone(),
                 |wrong| asked.clone().header("Authorization", wrong),
             );
+            number += 1;
+            let asked = asked.from(visitor(number));
             let answer = asked.ask(program.admin).await;
             assert_eq!(answer.status, 401, "{shown}: {asked:?}");
             assert!(
@@ -385,6 +413,14 @@ async fn an_address_that_others_reach_needs_a_token() {
             );
             assert!(run.stderr.contains("1 problem "), "{run:?}");
         }
+    }
+    for token in [" sesame", "sesame\\n", "sésame"] {
+        let lines = format!("admin.token = \"{token}\"");
+        let run = run(&["check"], &config(&site, &lines).to_string()).await;
+        assert!(
+            run.stderr.contains("`admin.token` must be of letters"),
+            "{run:?}"
+        );
     }
     let lines = "admin.listen = \"0.0.0.0:0\"\nadmin.token = \"open sesame\"";
     let run = run(&["check"], &config(&site, lines).to_string()).await;

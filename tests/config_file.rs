@@ -96,6 +96,7 @@ fn complete() -> Settings {
     let rate = BitRate::from_bits_per_second(1e9);
     Settings {
         mode: Mode::Report,
+        explain_header: true,
         primary: PrimarySettings {
             listen: ([127, 0, 0, 1], 1).into(),
             site: Some(PathBuf::from("site")),

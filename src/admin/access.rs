@@ -1,41 +1,114 @@
 //! Who may ask.
 
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use axum::{
+    Extension,
     extract::{Request, State},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use subtle::ConstantTimeEq;
 
-/// The token; empty: none is needed.
+use super::{api::refusal, server::Peer, tries::Tries};
+
+/// Who may ask. Clones share it.
 #[derive(Clone)]
-pub(super) struct Token(pub(super) String);
+pub(super) struct Access(Arc<Inner>);
+
+struct Inner {
+    /// Empty: none is needed.
+    token: String,
+    /// Written where a wrong token is shown.
+    tries: Mutex<Tries>,
+}
+
+/// Why somebody may not.
+enum Refusal {
+    /// A page of another site made a browser ask.
+    NotOnPurpose,
+    /// No token, or a wrong one.
+    NoToken,
+    /// Too many wrong ones.
+    Wait(Duration),
+}
+
+// === impl Access ===
+
+impl Access {
+    pub(super) fn new(token: String) -> Self {
+        Self(Arc::new(Inner {
+            token,
+            tries: Mutex::default(),
+        }))
+    }
+
+    fn allows(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Refusal> {
+        let Inner { token, tries } = &*self.0;
+        if token.is_empty() {
+            return match is_on_purpose(headers) {
+                true => Ok(()),
+                false => Err(Refusal::NotOnPurpose),
+            };
+        }
+        // Every write leaves the value whole.
+        let mut tries = tries.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some(wait) = tries.wait(peer, now) {
+            return Err(Refusal::Wait(wait));
+        }
+        if shows(headers, token) {
+            return Ok(());
+        }
+        // A dashboard begins without one: that is no try.
+        if headers.contains_key(header::AUTHORIZATION) {
+            tries.wrong(peer, now);
+        }
+        Err(Refusal::NoToken)
+    }
+}
 
 /// Lets who shows the token in; where none is needed, whoever asks on purpose.
-pub(super) async fn check(State(token): State<Token>, request: Request, next: Next) -> Response {
-    if token.0.is_empty() {
-        if is_on_purpose(request.headers()) {
-            return next.run(request).await;
-        }
-        return (
+pub(super) async fn check(
+    State(access): State<Access>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let refused = match access.allows(request.headers(), peer) {
+        Ok(()) => return next.run(request).await,
+        Err(refused) => refused,
+    };
+    match refused {
+        Refusal::NotOnPurpose => refusal(
             StatusCode::FORBIDDEN,
-            "asked by another site's page, or under another name than a loopback address\n",
-        )
-            .into_response();
+            "asked by another site's page, or under another name than a loopback address",
+        ),
+        Refusal::NoToken => {
+            let mut response = refusal(
+                StatusCode::UNAUTHORIZED,
+                "expected `Authorization: Bearer` with the token of `admin.token`",
+            );
+            let scheme = HeaderValue::from_static("Bearer realm=\"overspill\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+            response
+        }
+        Refusal::Wait(wait) => {
+            let seconds = wait.as_secs() + 1;
+            let message = format!("too many wrong tokens: try again in {seconds} s");
+            let mut response = refusal(StatusCode::TOO_MANY_REQUESTS, &message);
+            let seconds = HeaderValue::from(seconds);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            response
+        }
     }
-    if shows(request.headers(), &token.0) {
-        return next.run(request).await;
-    }
-    (
-        StatusCode::UNAUTHORIZED,
-        [(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static("Bearer realm=\"overspill\""),
-        )],
-        "expected `Authorization: Bearer` with the token of `admin.token`\n",
-    )
-        .into_response()
 }
 
 /// Whether a request without a token is not one that a page from elsewhere made the operator's browser send:

@@ -1,18 +1,21 @@
 //! Status and the operator's hand, as JSON.
 
-use std::{str::FromStr, time::Duration};
+use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use axum::{
     Json,
-    extract::{State, rejection::JsonRejection},
+    extract::{
+        Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, header};
-use serde::Deserialize;
+use http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::server::{Lifecycle, Shown};
-use crate::{level::Level, units};
+use super::{lifecycle::Lifecycle, server::Shown, text::exposition};
+use crate::{journal::Entry, level::Level, units};
 
 /// The longest that a level may be held by hand: a day. Who wants more has to say so again.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -29,20 +32,89 @@ pub(super) async fn readyz(State(shown): State<Shown>) -> Response {
     }
 }
 
-pub(super) async fn metrics(State(shown): State<Shown>) -> Response {
-    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match super::metrics::encode(&shown.overspill) {
-        Ok(text) => ([(header::CONTENT_TYPE, TYPE)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+pub(super) async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    exposition(super::metrics::encode(&shown.overspill), &headers)
 }
 
 pub(super) async fn status(State(shown): State<Shown>) -> Response {
-    (
-        [(header::CACHE_CONTROL, "no-store")],
-        Json(shown.overspill.status()),
-    )
-        .into_response()
+    fresh(&shown.status())
+}
+
+pub(super) async fn history(State(shown): State<Shown>) -> Response {
+    fresh(&shown.live.columns())
+}
+
+/// `?limit=`
+#[derive(Deserialize)]
+pub(super) struct Limit {
+    limit: Option<usize>,
+}
+
+pub(super) async fn decisions(
+    State(shown): State<Shown>,
+    limit: Result<Query<Limit>, QueryRejection>,
+) -> Response {
+    match limit {
+        Ok(Query(Limit { limit })) => {
+            let journal = &shown.overspill.shared().journal;
+            let decisions = journal.last(limit.unwrap_or(usize::MAX));
+            let decisions: Vec<&Entry> = decisions.iter().map(|entry| &**entry).collect();
+            fresh(&json!({ "decisions": decisions }))
+        }
+        Err(rejection) => refusal(
+            StatusCode::BAD_REQUEST,
+            &format!("`limit`: expected a number: {}", rejection.body_text()),
+        ),
+    }
+}
+
+/// `?path=/x&client=203.0.113.7&identity=gold-1`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    path: Option<String>,
+    client: Option<String>,
+    identity: Option<String>,
+}
+
+pub(super) async fn explain(
+    State(shown): State<Shown>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let Query(asked) = match asked {
+        Ok(asked) => asked,
+        Err(rejection) => return refusal(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    let path = asked.path.as_deref().unwrap_or("/");
+    let client = asked.client.as_deref().unwrap_or_default();
+    let Ok(client) = client.parse::<IpAddr>() else {
+        let message = format!(
+            "`client`: expected an IP address, found {:?}",
+            short(client)
+        );
+        return refusal(StatusCode::BAD_REQUEST, &message);
+    };
+    let identity = asked.identity.as_deref().filter(|name| !name.is_empty());
+    let explained = path
+        .starts_with('/')
+        .then(|| shown.overspill.explain(path, client, identity).ok());
+    match explained.flatten() {
+        Some(explanation) => fresh(&explanation),
+        None => {
+            let expected = "expected a path as in a request, such as \"/news?page=2\"";
+            let message = format!("`path`: {expected}, found {:?}", short(path));
+            refusal(StatusCode::BAD_REQUEST, &message)
+        }
+    }
+}
+
+/// What somebody sent, as far as it goes into a message.
+fn short(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+fn fresh(value: &impl Serialize) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(value)).into_response()
 }
 
 /// `{"level":"offload","for":"60s"}`, or `{"level":null}`.
@@ -95,8 +167,26 @@ fn understood(request: &OverrideRequest) -> Result<Option<(Level, Duration)>, St
     Ok(Some((level, length)))
 }
 
-fn refusal(status: StatusCode, message: &str) -> Response {
+pub(super) fn refusal(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
+}
+
+pub(super) async fn reload(State(shown): State<Shown>) -> Response {
+    let Some(reloader) = shown.reloader.clone() else {
+        let message = "this process has no configuration that could be read anew";
+        return refusal(StatusCode::CONFLICT, message);
+    };
+    // Files are read, and names of certificate authorities.
+    match tokio::task::spawn_blocking(move || reloader.reload()).await {
+        Ok(Ok(reloaded)) => Json(json!({
+            "reloaded": true,
+            "changed": reloaded.changed,
+            "restart_needed": reloaded.restart_needed,
+        }))
+        .into_response(),
+        Ok(Err(error)) => refusal(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 pub(super) async fn drain(State(shown): State<Shown>) -> Response {

@@ -14,7 +14,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::app::{Overspill, Status};
+use super::process::figures;
+use crate::{
+    app::{Overspill, Status},
+    offload::{Histogram, Outcome},
+};
 
 /// Everything, as text.
 ///
@@ -22,18 +26,26 @@ use crate::app::{Overspill, Status};
 /// That of the encoder.
 pub fn encode(overspill: &Overspill) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(State(overspill.status())));
+    let counters = &overspill.shared().counters;
+    let durations = Outcome::ALL.map(|outcome| (outcome.label(), counters.durations(outcome)));
+    registry.register_collector(Box::new(State {
+        status: overspill.status(),
+        durations: durations.into(),
+    }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
 }
 
 #[derive(Debug)]
-struct State(Status);
+struct State {
+    status: Status,
+    durations: Vec<(&'static str, Histogram)>,
+}
 
 impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let State(status) = self;
+        let State { status, durations } = self;
         let encoder = &mut encoder;
 
         let mut loads = gauge(
@@ -79,6 +91,17 @@ impl Collector for State {
         ] {
             total(&mut outcomes, &[("outcome", outcome)], count)?;
         }
+        let mut took = encoder.encode_descriptor(
+            "overspill_request_duration_seconds",
+            "Time from a request's head to the end of its answer, by what became of it",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (outcome, histogram) in durations {
+            let count = histogram.buckets.iter().map(|(_, count)| count).sum();
+            took.encode_family(&[("outcome", *outcome)])?
+                .encode_histogram::<NoLabelSet>(histogram.sum, count, &histogram.buckets, None)?;
+        }
         classes(status, encoder)?;
         let mut ahead = counter(
             encoder,
@@ -94,8 +117,61 @@ impl Collector for State {
         for (reason, count) in &status.bail_outs {
             total(&mut reasons, &[("reason", *reason)], *count)?;
         }
-        servers(status, encoder)
+        servers(status, encoder)?;
+        build(status, encoder)?;
+        process(encoder)
     }
+}
+
+fn build(status: &Status, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut build = gauge(encoder, "overspill_build_info", "This program: always 1")?;
+    value(&mut build, &[("version", status.version)], 1_i64)
+}
+
+/// By the names that Prometheus's own client libraries use.
+fn process(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let figures = figures();
+    if let Some(seconds) = figures.cpu_seconds {
+        counter(
+            encoder,
+            "process_cpu_seconds",
+            "User and system time of this process, in seconds",
+        )?
+        .encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
+    }
+    for (name, help, figure) in [
+        (
+            "process_resident_memory_bytes",
+            "Memory of this process that is in use, in bytes",
+            figures.resident_memory,
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Address space of this process, in bytes",
+            figures.virtual_memory,
+        ),
+        (
+            "process_start_time_seconds",
+            "When this process began, in seconds since 1970",
+            figures.start_time,
+        ),
+        (
+            "process_open_fds",
+            "Files that this process has open",
+            figures.open_files,
+        ),
+        (
+            "process_max_fds",
+            "Files that it may have open",
+            figures.most_open_files,
+        ),
+    ] {
+        if let Some(figure) = figure {
+            let figure = i64::try_from(figure).unwrap_or(i64::MAX);
+            gauge(encoder, name, help)?.encode_gauge(&figure)?;
+        }
+    }
+    Ok(())
 }
 
 /// Their names are the configuration's: there are as many as that has, and none without.

@@ -2,86 +2,91 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use axum::{
-    Router, middleware,
+    Extension, Router,
+    extract::DefaultBodyLimit,
+    middleware,
     routing::{get, post},
 };
-use tokio::{
-    sync::{oneshot, watch},
-    time::timeout,
-};
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use tokio::{sync::oneshot, time::timeout};
 
-use super::{access, access::Token, api, settings::AdminSettings};
-use crate::{app::Overspill, app::ServeError};
+use super::{
+    access,
+    access::Access,
+    api, dashboard,
+    lifecycle::Lifecycle,
+    live::{self, Live},
+    settings::AdminSettings,
+};
+use crate::{
+    app::{Overspill, Reloader, ServeError, Status},
+    guard::{Acceptor, LimitSettings, Noted, NotedIo, Room, Served, Stop, attend, builder},
+    units::ByteSize,
+};
 
 /// How long the last answers may take.
 const LAST: Duration = Duration::from_secs(5);
+/// No body that is understood is longer.
+const LONGEST_BODY: usize = 16 << 10;
 
-/// Where the process is in its life. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Lifecycle(watch::Sender<u8>);
-
-impl Lifecycle {
-    /// Not serving yet.
-    pub const STARTING: u8 = 0;
-    /// Serving.
-    pub const SERVING: u8 = 1;
-    /// Finishing what is under way.
-    pub const DRAINING: u8 = 2;
-
-    /// Just started.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(watch::Sender::new(Self::STARTING))
-    }
-
-    /// The phase.
-    #[must_use]
-    pub fn get(&self) -> u8 {
-        *self.0.borrow()
-    }
-
-    /// The site is served.
-    pub fn serving(&self) {
-        self.0.send_replace(Self::SERVING);
-    }
-
-    /// The end begins.
-    pub fn drain(&self) {
-        self.0.send_replace(Self::DRAINING);
-    }
-
-    /// Until the end begins.
-    pub async fn drained(&self) {
-        let mut phase = self.0.subscribe();
-        // The sender is this one, which lives on.
-        let _ = phase.wait_for(|phase| *phase == Self::DRAINING).await;
-    }
-}
-
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// What those who connect may hold on to: there are few of them, and the operator is one.
+const LIMITS: LimitSettings = LimitSettings {
+    connections: 256,
+    connections_per_address: 256,
+    head_time: Duration::from_secs(10),
+    head_size: ByteSize::new(16 << 10),
+    idle: Duration::from_secs(60),
+    slow_time: Duration::from_secs(20),
+    slow_bytes: ByteSize::new(1 << 10),
+    streams: 32,
+};
 
 /// What the answers are made from.
 #[derive(Clone)]
 pub(super) struct Shown {
     pub(super) overspill: Overspill,
     pub(super) lifecycle: Lifecycle,
+    pub(super) live: Arc<Live>,
+    pub(super) reloader: Option<Arc<Reloader>>,
 }
+
+/// The state, and where the process is in its life.
+#[derive(Serialize)]
+pub(super) struct Told {
+    #[serde(flatten)]
+    pub(super) status: Status,
+    lifecycle: &'static str,
+}
+
+/// Who connected.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// The admin listener.
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
     token: String,
+    reloader: Option<Arc<Reloader>>,
+}
+
+// === impl Shown ===
+
+impl Shown {
+    pub(super) fn status(&self) -> Told {
+        Told {
+            status: self.overspill.status(),
+            lifecycle: self.lifecycle.as_str(),
+        }
+    }
 }
 
 // === impl Admin ===
@@ -103,6 +108,7 @@ impl Admin {
                 error,
             })?,
             token: settings.token.clone(),
+            reloader: None,
         })
     }
 
@@ -114,16 +120,26 @@ impl Admin {
         self.listener.local_addr()
     }
 
+    /// Reads the configuration anew when it is asked to.
+    #[must_use]
+    pub fn reloading(mut self, reloader: Arc<Reloader>) -> Self {
+        self.reloader = Some(reloader);
+        self
+    }
+
     /// Answers from now on, on a thread of its own, until the process ends or what this gives is told to end.
     ///
     /// # Errors
     /// The operating system gives no thread, or no runtime.
     pub fn start(self, overspill: Overspill, lifecycle: Lifecycle) -> io::Result<Answering> {
-        let (open, guarded) = routers(Shown {
+        let shown = Shown {
             overspill,
             lifecycle,
-        });
-        self.answer(open, guarded)
+            live: Arc::default(),
+            reloader: self.reloader.clone(),
+        };
+        let (open, guarded) = routers(shown.clone());
+        self.run(open, guarded, Live::run(shown))
     }
 
     /// Answers from now on what `open` has for anyone and `guarded` for who shows the token.
@@ -131,12 +147,24 @@ impl Admin {
     /// # Errors
     /// The operating system gives no thread, or no runtime.
     pub fn answer(self, open: Router, guarded: Router) -> io::Result<Answering> {
+        self.run(open, guarded, std::future::pending())
+    }
+
+    /// The same with `beside` it, which does not end.
+    fn run(
+        self,
+        open: Router,
+        guarded: Router,
+        beside: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<Answering> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let token = Token(self.token);
-        let guarded = guarded.route_layer(middleware::from_fn_with_state(token, access::check));
-        let router = open.merge(guarded);
+        let access = Access::new(self.token);
+        let guarded = guarded.route_layer(middleware::from_fn_with_state(access, access::check));
+        let router = open
+            .merge(guarded)
+            .layer(DefaultBodyLimit::max(LONGEST_BODY));
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener)?
@@ -153,9 +181,9 @@ impl Admin {
             .name("overspill-admin".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    let serving = axum::serve(listener, router).with_graceful_shutdown(told);
-                    if let Err(error) = serving.await {
-                        tracing::error!(%error, "the admin listener ended");
+                    tokio::select! {
+                        () = serve(listener, router, told) => {}
+                        () = beside => {}
                     }
                 });
                 // Whether anybody waits for it is their own affair.
@@ -163,6 +191,46 @@ impl Admin {
             })?;
         Ok(Answering { stop, ended })
     }
+}
+
+/// Answers until `stop` is ready, and then what was asked before.
+async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Future<Output = ()>) {
+    let builder = builder(&LIMITS);
+    let room = Room::new(&LIMITS, "admin");
+    let mut acceptor = Acceptor::default();
+    acceptor.relieved_by(room.clone());
+    let (stopping, stopped) = Stop::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let (io, peer) = tokio::select! {
+            accepted = acceptor.accept(&listener) => accepted,
+            () = &mut stop => break,
+        };
+        // One that is gone already will say so when it is read.
+        let _ = io.set_nodelay(true);
+        let Some(place) = room.enter(None) else {
+            continue;
+        };
+        let router = router.clone().layer(Extension(Peer(peer.ip())));
+        let service = TowerToHyperService::new(Noted::new(router, place.doing.clone()));
+        let io = NotedIo::new(io, place.doing.clone());
+        let connection = builder
+            .serve_connection_with_upgrades(io, service)
+            .into_owned();
+        let stopped = stopped.clone();
+        tokio::spawn(async move {
+            match attend(connection, &place.doing, &LIMITS, stopped).await {
+                Served::Ended(Ok(())) => {}
+                Served::Ended(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
+                Served::ShownOut(why) => tracing::debug!(%peer, ?why, "shown out"),
+            }
+        });
+        room.settle().await;
+    }
+    drop(listener);
+    drop(stopped);
+    stopping.send_replace(());
+    stopping.closed().await;
 }
 
 /// The admin listener at work. Dropping this lets it work on.
@@ -187,10 +255,17 @@ fn routers(shown: Shown) -> (Router, Router) {
     let guarded = Router::new()
         .route("/metrics", get(api::metrics))
         .route("/api/status", get(api::status))
+        .route("/api/history", get(api::history))
+        .route("/api/decisions", get(api::decisions))
+        .route("/api/events", get(live::events))
+        .route("/api/explain", get(api::explain))
         .route("/api/override", post(api::override_level))
+        .route("/api/reload", post(api::reload))
         .route("/api/drain", post(api::drain))
         .with_state(shown.clone());
     let open = Router::new()
+        .route("/", get(dashboard::index))
+        .route("/dashboard/{*path}", get(dashboard::file))
         .route("/livez", get(api::livez))
         .route("/readyz", get(api::readyz))
         .with_state(shown);

@@ -14,7 +14,8 @@ pub struct AdminSettings {
     /// Where it listens. Any other address than loopback needs a token. Default: `127.0.0.1:9901`.
     #[cfg_attr(test, schemars(with = "crate::units::AddressText"))]
     pub listen: SocketAddr,
-    /// What `Authorization: Bearer …` must show. Default: nothing need be shown.
+    /// What `Authorization: Bearer …` must show: letters, digits, signs and spaces of ASCII, with no space at its ends.
+    /// Default: nothing need be shown.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub token: String,
 }
@@ -38,7 +39,7 @@ impl fmt::Debug for AdminSettings {
 }
 
 impl AdminSettings {
-    /// Appends what is wrong: an address that others reach, without a token.
+    /// Appends what is wrong: an address that others reach, without a token; one that can't be shown.
     pub fn check(&self, problems: &mut Vec<Problem>) {
         if self.token.is_empty() && !self.listen.ip().to_canonical().is_loopback() {
             problems.push(Problem::new(
@@ -47,6 +48,13 @@ impl AdminSettings {
                     "must be given where `admin.listen` is not a loopback address, found {}",
                     self.listen
                 ),
+            ));
+        }
+        let is_shown = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        if self.token.trim() != self.token || !self.token.bytes().all(is_shown) {
+            problems.push(Problem::new(
+                "admin.token",
+                "must be of letters, digits, signs and spaces of ASCII, with no space at its ends: it is shown in a header",
             ));
         }
     }

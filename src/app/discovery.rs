@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -62,8 +62,9 @@ impl Discovery {
         discovery
     }
 
-    /// Follows the sources for as long as the state lives.
-    pub(super) async fn run(mut self) {
+    /// Follows the sources for as long as the state lives. `news` tells of a configuration that was read anew; the
+    /// sources are the same.
+    pub(super) async fn run(mut self, mut news: watch::Receiver<OffloadSettings>) {
         let settings = self.settings.clone();
         let file = &settings.discovery.file;
         let mut looks = ticks(LOOK);
@@ -85,6 +86,10 @@ impl Discovery {
                 Some(answer) = answers.recv() => {
                     self.records.observe(answer, Instant::now());
                     // Also where nothing changed: the status tells what is wrong with the answer.
+                    self.take();
+                }
+                Ok(()) = news.changed() => {
+                    self.settings = Arc::new(news.borrow_and_update().clone());
                     self.take();
                 }
                 else => return,

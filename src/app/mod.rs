@@ -2,6 +2,7 @@
 
 mod discovery;
 mod overspill;
+mod reload;
 #[cfg(feature = "server")]
 mod serve;
 mod status;
@@ -11,5 +12,6 @@ mod warm_up;
 pub use self::serve::{DEFAULT_SITE, Inner, ServeError, Serving, inner, serve};
 pub use self::{
     overspill::{Builder, Overspill, StartError},
+    reload::{Reloaded, Reloader},
     status::{ClassStatus, RequestCounts, ServerStatus, SignalStatus, Status, TurnedAway},
 };

@@ -2,19 +2,29 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, Weak},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
-use tokio::{net::TcpListener, runtime::Handle, task::JoinSet, time::Instant};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinSet, time::Instant};
 
-use super::{discovery::Discovery, status::Status, warm_up::warm_up};
+use super::{
+    discovery::Discovery,
+    reload::{Reloaded, applicable, differences},
+    status::Status,
+    warm_up::warm_up,
+};
 use crate::{
     config::{ConfigError, Settings},
     gate::{self, GateListener},
+    journal::Event,
     level::Level,
     load::{self, BytesSent, InFlight, Sampler, Signal, Thresholds, Watched},
-    offload::{Admit, ByHash, Capacity, Control, OffloadLayer, Override, Shared, Snapshot},
+    offload::{
+        Admit, ByHash, Capacity, Control, Explanation, OffloadLayer, OffloadSettings, Override,
+        Shared, Snapshot,
+    },
     servers::{Probes, Select, hash},
 };
 
@@ -38,6 +48,8 @@ pub enum StartError {
 #[derive(Clone)]
 pub struct Overspill {
     shared: Arc<Shared>,
+    /// Lives as long as the state.
+    running: Weak<Running>,
     started: Instant,
 }
 
@@ -140,6 +152,73 @@ impl Overspill {
         self.shared.hold(None, Instant::now());
     }
 
+    /// What would happen at this moment with a GET for `path` by a client at `address`, and why: the same decision as
+    /// for a real request, with nothing done. `identity`: as the configured cookie or header would tell it.
+    ///
+    /// # Errors
+    /// `path` is none.
+    pub fn explain(
+        &self,
+        path: &str,
+        address: IpAddr,
+        identity: Option<&str>,
+    ) -> Result<Explanation, http::Error> {
+        self.shared.explain(path, address, identity)
+    }
+
+    /// Goes on with these settings: all of them that a running process can take, at once. Level, promises, averages and
+    /// what is known of servers go on.
+    ///
+    /// # Errors
+    /// Every problem of the settings: then all stays as it was.
+    pub fn reload(&self, new: Settings) -> Result<Reloaded, ConfigError> {
+        let problems = |problems| ConfigError {
+            file: None,
+            problems,
+        };
+        new.check()?;
+        let Some(running) = self.running.upgrade() else {
+            // Only while the last handle is dropped.
+            return Ok(Reloaded::default());
+        };
+        let mut current = lock(&running.settings);
+        let settings = applicable(&current, &new);
+        settings.check()?;
+        let compiled = settings.compile().map_err(problems)?;
+        let reloaded = Reloaded {
+            changed: differences(&current, &settings),
+            restart_needed: differences(&settings, &new),
+        };
+        // Probes and the queue delay begin on the runtime that the others are on.
+        let _inside = running.runtime.enter();
+        if settings.load != current.load {
+            let (in_flight, sent) = (&self.shared.in_flight, &self.shared.bytes_sent);
+            let signals = load::signals(&settings.load, in_flight, sent, &running.runtime);
+            lock(&running.sampler).replace(signals);
+        }
+        let servers = self.shared.reload(
+            &settings.offload,
+            compiled,
+            settings.load.release,
+            capacity(&settings),
+            Instant::now(),
+        );
+        if let Some(probes) = &mut *lock(&running.probes) {
+            probes.follow(&servers);
+        }
+        if let Some(discovery) = &running.discovery {
+            discovery.send_replace(settings.offload.clone());
+        }
+        *current = settings;
+        let event = Event::Reload {
+            changed: reloaded.changed.clone(),
+            restart_needed: reloaded.restart_needed.clone(),
+            error: None,
+        };
+        self.shared.journal.record(event, SystemTime::now());
+        Ok(reloaded)
+    }
+
     /// Tells the sizes of objects, so that pages can be weighed before anything has passed: the request path
     /// (percent-encoded) and the bytes of each.
     pub fn learn_objects(&self, objects: impl IntoIterator<Item = (String, u64)>) {
@@ -197,14 +276,10 @@ impl Builder {
         })?;
         let compiled = Arc::new(compiled);
         let now = Instant::now();
-        let capacity = Capacity {
-            link: load::bandwidth_capacity(&settings.load.bandwidth),
-            in_flight: settings.load.in_flight.capacity,
-        };
         let control = Control::new(
             compiled.clone(),
             settings.load.release,
-            capacity,
+            capacity(&settings),
             select,
             now,
         );
@@ -218,13 +293,20 @@ impl Builder {
         shared.scan_ahead()?;
 
         let probes = Probes::start(compiled.servers(), &settings.offload.token);
+        let event = Event::Start {
+            version: env!("CARGO_PKG_VERSION"),
+            mode: settings.mode.as_str(),
+            servers: settings.offload.servers.len(),
+        };
+        shared.journal.record(event, SystemTime::now());
         let mut tasks = JoinSet::new();
-        let probes = if settings.offload.discovery.is_on() {
+        let (probes, discovery) = if settings.offload.discovery.is_on() {
+            let (offload, news) = watch::channel(settings.offload.clone());
             let discovery = Discovery::new(&shared, settings.offload.clone(), probes);
-            tasks.spawn(discovery.run());
-            None
+            tasks.spawn(discovery.run(news));
+            (None, Some(offload))
         } else {
-            Some(probes)
+            (Some(probes), None)
         };
         tasks.spawn(warm_up(
             Arc::downgrade(&shared),
@@ -244,13 +326,19 @@ impl Builder {
             settings.load.smoothing,
             step,
         )?;
-        shared.own(Tasks {
-            _probes: probes,
+        let running = Arc::new(Running {
+            settings: Mutex::new(settings),
+            runtime,
+            probes: Mutex::new(probes),
+            discovery,
+            sampler: Mutex::new(sampler),
             _tasks: tasks,
-            _sampler: Mutex::new(sampler),
         });
+        let weak = Arc::downgrade(&running);
+        shared.own(running);
         Ok(Overspill {
             shared,
+            running: weak,
             started: now,
         })
     }
@@ -272,11 +360,26 @@ async fn look_when_alarmed(shared: Weak<Shared>) {
     }
 }
 
-/// What ends with the last handle.
-struct Tasks {
+/// What ends with the last handle. Its locks are taken by a reload and nothing else.
+struct Running {
+    /// As they are in effect.
+    settings: Mutex<Settings>,
+    runtime: Handle,
     /// Where servers are found, whoever finds them has them.
-    _probes: Option<Probes>,
+    probes: Mutex<Option<Probes>>,
+    discovery: Option<watch::Sender<OffloadSettings>>,
+    sampler: Mutex<Sampler>,
     _tasks: JoinSet<()>,
-    /// A lock only because a sender may not be shared between threads.
-    _sampler: Mutex<Sampler>,
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every write leaves the value whole.
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn capacity(settings: &Settings) -> Capacity {
+    Capacity {
+        link: load::bandwidth_capacity(&settings.load.bandwidth),
+        in_flight: settings.load.in_flight.capacity,
+    }
 }

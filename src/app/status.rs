@@ -1,16 +1,17 @@
 //! What an operator is told.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use crate::{
+    journal::unix_seconds,
     level::Turned,
     load::Reading,
     offload::{ClassCounts, Counters, Outcome, Shared},
     rewrite::BailOut,
-    servers::discovery::SourceStatus,
-    units::Ratio,
+    servers::{BudgetSettings, discovery::SourceStatus},
+    units::{BitRate, Ratio},
 };
 
 /// The state as of one moment.
@@ -18,6 +19,8 @@ use crate::{
 pub struct Status {
     /// This program's version.
     pub version: &'static str,
+    /// The time, in seconds since 1970.
+    pub time: f64,
     /// Seconds since start.
     pub uptime: f64,
     /// "off", "report" or "enforce".
@@ -129,6 +132,12 @@ pub struct ServerStatus {
     pub usable: bool,
     /// Why not, or what is odd about it though it does.
     pub reason: Option<String>,
+    /// The price of a gigabyte.
+    pub price: f64,
+    /// What it can send, in bits a second, where that is known.
+    pub capacity: Option<f64>,
+    /// What may be spent on it, where that is limited.
+    pub budget: Option<BudgetSettings>,
     /// The part of its room that it gets: less than 1 while it comes back.
     pub ramp: f64,
     /// What it is promised now, in bytes a second.
@@ -175,6 +184,7 @@ impl Status {
         let servers = compiled.servers().iter().zip(&snapshot.servers);
         Self {
             version: env!("CARGO_PKG_VERSION"),
+            time: unix_seconds(SystemTime::now()),
             uptime: uptime.as_secs_f64(),
             mode: snapshot.compiled.mode().as_str(),
             level: snapshot.level.as_str(),
@@ -216,6 +226,9 @@ impl Status {
                         health: state.health,
                         usable: state.usable,
                         reason: state.reason.clone(),
+                        price: settings.price.per_gigabyte(),
+                        capacity: settings.capacity.map(BitRate::bits_per_second),
+                        budget: settings.budget,
                         ramp: state.ramp,
                         assigned: state.assigned_bytes_per_second,
                         assigned_bytes: server.assigned_bytes(),

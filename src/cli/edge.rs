@@ -70,12 +70,12 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
         lifecycle.serving();
         let stop = async {
             tokio::select! {
-                () = asked_to_stop() => lifecycle.drain(),
+                () = asked_to_stop(reads_at_start) => lifecycle.drain(),
                 () = lifecycle.drained() => {}
             }
             tracing::info!("draining");
             tokio::spawn(async {
-                asked_to_stop().await;
+                asked_to_stop(reads_at_start).await;
                 tracing::warn!("asked to stop again: what is under way is given up");
                 std::process::exit(1);
             });
@@ -85,4 +85,8 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+fn reads_at_start() {
+    tracing::warn!("SIGHUP: an edge reads its configuration at start only");
 }

@@ -80,14 +80,14 @@ enum Command {
 }
 
 /// Where the configuration is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigArguments {
     /// The configuration [default: $OVERSPILL_CONFIG, else config/overspill.toml if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ServeArguments {
     #[command(flatten)]
     config: ConfigArguments,

@@ -47,6 +47,9 @@ pub const PATH_VARIABLE: &str = "OVERSPILL_CONFIG";
 pub struct Settings {
     /// How far the layer goes. Default: enforce.
     pub mode: Mode,
+    /// Whether answers carry in `x-overspill` what was decided, and why. It tells every visitor: for tests, and for
+    /// looking into something. Default: false.
+    pub explain_header: bool,
     /// The server that owns the site: what is served, and where.
     pub primary: PrimarySettings,
     /// How load is measured, and from which load on what is done. A signal is a load, used / capacity; the highest level
@@ -228,6 +231,7 @@ impl Settings {
     pub fn compile(&self) -> Result<Compiled, Vec<Problem>> {
         let parts = Parts {
             mode: self.mode,
+            explain_header: self.explain_header,
             primary: &self.primary,
             offload: &self.offload,
             rewrite: &self.rewrite,

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::AtomicU64;
 
 use super::Edge;
-use crate::admin::Lifecycle;
+use crate::admin::{Lifecycle, exposition};
 
 #[derive(Clone)]
 struct Shown {
@@ -57,12 +57,8 @@ async fn status(State(shown): State<Shown>) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(status)).into_response()
 }
 
-async fn metrics(State(shown): State<Shown>) -> Response {
-    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match shown.edge.metrics() {
-        Ok(text) => ([(header::CONTENT_TYPE, TYPE)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    exposition(shown.edge.metrics(), &headers)
 }
 
 // === impl Edge ===

@@ -97,6 +97,17 @@ impl Machine {
         self.level
     }
 
+    /// How far below its threshold a level is left.
+    #[must_use]
+    pub const fn release(&self) -> Ratio {
+        self.settings.release
+    }
+
+    /// Goes on with other settings.
+    pub const fn set(&mut self, settings: MachineSettings) {
+        self.settings = settings;
+    }
+
     /// How long the level stays `offload` or above at least, whatever the load does from `now` on.
     #[must_use]
     pub fn hold_left(&self, now: Instant) -> Duration {

@@ -81,7 +81,10 @@ impl FromStr for Level {
 }
 
 /// The load above which `level` is entered.
-const fn threshold(thresholds: &Thresholds, level: Level) -> Option<crate::units::Ratio> {
+pub(crate) const fn threshold(
+    thresholds: &Thresholds,
+    level: Level,
+) -> Option<crate::units::Ratio> {
     match level {
         Level::Normal => None,
         Level::Offload => thresholds.offload,

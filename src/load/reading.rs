@@ -59,6 +59,10 @@ impl Track {
         }
     }
 
+    pub(super) const fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.reading.thresholds = thresholds;
+    }
+
     pub(super) fn reading(&self) -> &Reading {
         &self.reading
     }

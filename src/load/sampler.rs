@@ -92,7 +92,8 @@ pub struct Tick<'a> {
 /// The sampling thread. Dropping this ends it, and waits until it has ended.
 #[derive(Debug)]
 pub struct Sampler {
-    stop: Option<mpsc::Sender<()>>,
+    /// Other signals; closed, the thread ends.
+    news: Option<mpsc::Sender<Vec<Watched>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -110,7 +111,7 @@ impl Sampler {
         smoothing: Duration,
         on_tick: impl FnMut(Tick<'_>) + Send + 'static,
     ) -> io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
+        let (news, told) = mpsc::channel();
         let signals = signals
             .into_iter()
             .map(|watched| Asked::new(watched, smoothing))
@@ -118,22 +119,31 @@ impl Sampler {
         let sampling = Sampling {
             signals,
             interval: interval.max(MINIMUM_INTERVAL),
-            stopped,
+            told,
         };
         let thread = thread::Builder::new()
             .name("overspill-load".to_owned())
             .spawn(move || sampling.run(on_tick))?;
         Ok(Self {
-            stop: Some(stop),
+            news: Some(news),
             thread: Some(thread),
         })
+    }
+
+    /// Goes on with these signals in place of those of the same names; others stay. The averages go on, under the new
+    /// thresholds.
+    pub fn replace(&self, signals: Vec<Watched>) {
+        if let Some(news) = &self.news {
+            // The thread lives as long as this.
+            let _ = news.send(signals);
+        }
     }
 }
 
 impl Drop for Sampler {
     fn drop(&mut self) {
         // The thread waits for this channel, and sees it close.
-        self.stop = None;
+        self.news = None;
         let Some(thread) = self.thread.take() else {
             return;
         };
@@ -163,6 +173,18 @@ impl Asked {
             }
         };
         Self { signal, track }
+    }
+
+    /// The same average of another source.
+    fn replace(&mut self, watched: Watched) {
+        self.track.set_thresholds(watched.thresholds);
+        self.signal = match watched.source {
+            Ok(signal) => Some(signal),
+            Err(reason) => {
+                self.track.off(reason);
+                None
+            }
+        };
     }
 
     fn ask(&mut self) {
@@ -199,7 +221,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 struct Sampling {
     signals: Vec<Asked>,
     interval: Duration,
-    stopped: mpsc::Receiver<()>,
+    told: mpsc::Receiver<Vec<Watched>>,
 }
 
 impl Sampling {
@@ -227,9 +249,22 @@ impl Sampling {
             }
             next = next_tick(next, Instant::now(), self.interval);
             let wait = next.saturating_duration_since(Instant::now());
-            match self.stopped.recv_timeout(wait) {
+            match self.told.recv_timeout(wait) {
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                // They are asked at once.
+                Ok(signals) => self.replace(signals),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+}
+
+impl Sampling {
+    fn replace(&mut self, signals: Vec<Watched>) {
+        for watched in signals {
+            let mut asked = self.signals.iter_mut();
+            if let Some(asked) = asked.find(|asked| asked.track.reading().name == watched.name) {
+                asked.replace(watched);
             }
         }
     }

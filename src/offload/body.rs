@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::{Buf, Bytes};
@@ -31,6 +32,7 @@ pub struct Dropped;
 pub(super) struct Account {
     shared: Arc<Shared>,
     outcome: Outcome,
+    begun: Instant,
     /// Nothing is counted for a request that was given up before its answer began.
     answered: bool,
 }
@@ -51,6 +53,7 @@ impl Account {
         Self {
             shared: shared.clone(),
             outcome: Outcome::Served,
+            begun: Instant::now(),
             answered: false,
         }
     }
@@ -74,7 +77,8 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.shared.in_flight.end();
         if self.answered {
-            self.shared.counters.count(self.outcome);
+            let counters = &self.shared.counters;
+            counters.answered(self.outcome, self.begun.elapsed());
         }
     }
 }
@@ -110,6 +114,11 @@ pin_project! {
 // === impl OffloadBody ===
 
 impl<B> OffloadBody<B> {
+    /// What becomes of the request; [`None`] where the layer is off.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        self.account.as_ref().map(|account| account.outcome)
+    }
+
     const fn new(kind: Kind<B>, account: Option<Account>) -> Self {
         Self { kind, account }
     }

@@ -33,6 +33,8 @@ use crate::{
 pub struct Parts<'a> {
     /// `mode`.
     pub mode: Mode,
+    /// `explain_header`.
+    pub explain_header: bool,
     /// `[primary]`.
     pub primary: &'a PrimarySettings,
     /// `[offload]`.
@@ -49,6 +51,8 @@ pub struct Parts<'a> {
 #[derive(Debug, Clone)]
 pub struct Compiled {
     pub(super) mode: Mode,
+    /// Answers say why they are what they are.
+    pub(super) explains: bool,
     pub(super) share: Share,
     pub(super) hold: Duration,
     pub(super) hosts: Arc<OwnHosts>,
@@ -169,6 +173,7 @@ impl Compiled {
         }
         let compiled = Self {
             mode: parts.mode,
+            explains: parts.explain_header,
             share: offload.share,
             hold: offload.hold,
             hosts: Arc::new(hosts),
@@ -232,13 +237,50 @@ impl Compiled {
         found: &[Found],
         now: Instant,
     ) -> Option<Self> {
+        self.with_servers_of(&self.servers, offload, found, now)
+    }
+
+    /// The same configuration, read anew, after `old`: of servers that stay is known what was, those that were found stay,
+    /// and who was let in stays in.
+    pub(super) fn after(self, old: &Self, offload: &OffloadSettings, now: Instant) -> Self {
+        let configured = offload.servers.iter().map(|settings| Found {
+            settings: settings.clone(),
+            source: Source::Configuration,
+        });
+        let is_configured = |name: &str| offload.servers.iter().any(|server| server.name == name);
+        let others = std::iter::zip(old.servers.iter(), &old.sources)
+            .filter(|(server, source)| {
+                !matches!(source, Source::Configuration) && !is_configured(server.name())
+            })
+            .map(|(server, source)| Found {
+                settings: server.settings().clone(),
+                source: *source,
+            });
+        let found: Vec<Found> = configured.chain(others).collect();
+        let new = self.with_servers_of(&old.servers, offload, &found, now);
+        let mut new = new.unwrap_or(self);
+        if new.token == old.token {
+            new.stay = new.stay.after(&old.stay);
+        }
+        // The request path counts by their positions.
+        new.classes = old.classes.clone();
+        new
+    }
+
+    fn with_servers_of(
+        &self,
+        known: &Servers,
+        offload: &OffloadSettings,
+        found: &[Found],
+        now: Instant,
+    ) -> Option<Self> {
+        let known_servers = known;
         let (mut servers, mut targets, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         for Found { settings, source } in found {
             let Some((url, target)) = target(settings, &self.rules) else {
                 continue;
             };
-            let known = self
-                .servers
+            let known = known_servers
                 .iter()
                 .find(|known| known.name() == settings.name && *known.url() == url);
             servers.push(match known {
@@ -301,6 +343,17 @@ impl Compiled {
             .into_iter()
             .flatten()
             .any(|network| network.contains(&address))
+    }
+
+    /// Whether a request for `path` by a client at `address` is not looked at.
+    pub(super) fn bypasses(&self, path: &str, address: IpAddr) -> bool {
+        let mut networks = self.bypass_addresses.iter();
+        self.bypasses_path(path) || networks.any(|network| network.contains(&address))
+    }
+
+    /// Whether a request for `path` is not looked at.
+    pub(super) fn bypasses_path(&self, path: &str) -> bool {
+        self.bypass_paths.iter().any(|bypass| bypass == path)
     }
 
     /// Whether `path` is one that is routed to an offload server.

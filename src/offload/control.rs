@@ -13,6 +13,7 @@ use super::{
     compiled::Compiled,
     fetched::{Fetched, Learner, Passed},
     in_flight::InFlightLimit,
+    noted::Noted,
     promises::Link,
     settings::Mode,
     snapshot::Snapshot,
@@ -20,7 +21,11 @@ use super::{
     work::Work,
 };
 use crate::{
-    level::{Level, Machine, MachineSettings, Share, ShareController, SignalLoad, Turned},
+    journal::Event,
+    level::{
+        Level, Machine, MachineSettings, Share, ShareController, SignalLoad, Transition, Turned,
+        threshold,
+    },
     load::Reading,
     servers::{Candidate, Choose, Select, Server, ServerState, SpreadBy},
     units::{BitRate, Ratio},
@@ -50,6 +55,37 @@ fn worst(readings: &[Reading]) -> f64 {
         .fold(0.0, f64::max)
 }
 
+/// A change of level, with the figures that made it. Where it falls, those are of the signal that was the last to hold
+/// the level.
+fn changed(change: Transition, readings: &[Reading], release: Ratio, held: Option<Level>) -> Event {
+    let higher = change.from.max(change.to);
+    let of = |reading: &Reading| threshold(&reading.thresholds, higher).map(Ratio::get);
+    let part = |reading: &Reading| {
+        let load = reading.load.map_or(0.0, Ratio::get);
+        of(reading).map_or(0.0, |threshold| load / threshold.max(f64::MIN_POSITIVE))
+    };
+    let signal = match change.signal {
+        Some(index) if change.to > change.from => readings.get(index),
+        _ => {
+            let mut holding = readings
+                .iter()
+                .filter(|reading| of(reading).is_some())
+                .collect::<Vec<_>>();
+            holding.sort_by(|a, b| part(a).total_cmp(&part(b)));
+            holding.pop()
+        }
+    };
+    Event::Level {
+        from: change.from,
+        to: change.to,
+        signal: signal.map(|reading| reading.name.to_string()),
+        load: signal.and_then(|reading| reading.load).map(Ratio::get),
+        threshold: signal.and_then(of),
+        release: release.get(),
+        held,
+    }
+}
+
 /// Where objects are spread, a server begins to hand some on when one part in so many of its room is left.
 const KEEPS: f64 = 4.0;
 
@@ -68,6 +104,7 @@ pub struct Control {
     throttling_since: Option<Instant>,
     overridden: Option<Override>,
     usable: Vec<bool>,
+    noted: Noted,
     candidates: Vec<Candidate>,
     choose: Arc<dyn Choose>,
     capacity: Capacity,
@@ -144,6 +181,7 @@ impl Control {
             }),
             share: ShareController::new(compiled.share),
             usable: vec![false; compiled.servers.len()],
+            noted: Noted::default(),
             candidates: Vec::new(),
             choose: Arc::from(select.prepare(&[])),
             select,
@@ -201,15 +239,35 @@ impl Control {
         self.compiled = compiled;
     }
 
+    /// Goes on with another configuration. Level and promises go on as they were.
+    pub(super) fn reload(&mut self, compiled: Arc<Compiled>, release: Ratio, capacity: Capacity) {
+        if compiled.share != self.compiled.share {
+            self.share = ShareController::new(compiled.share);
+        }
+        self.machine.set(MachineSettings {
+            hold: compiled.hold,
+            release,
+        });
+        self.capacity = capacity;
+        self.replace(compiled);
+    }
+
     /// Holds a level by hand, or lets it go.
     pub fn hold(&mut self, overridden: Option<Override>, now: Instant) {
-        match overridden {
-            Some(Override { level, until }) => {
-                tracing::info!(%level, seconds = until.saturating_duration_since(now).as_secs(), "level overridden");
-            }
-            None => tracing::info!("override ended"),
+        if overridden.is_some() || self.overridden.is_some() {
+            let seconds = |until: Instant| until.saturating_duration_since(now).as_secs_f64();
+            self.noted.event(Event::Override {
+                level: overridden.map(|overridden| overridden.level),
+                seconds: overridden.map(|overridden| seconds(overridden.until)),
+                instead_of: self.machine.level(),
+            });
         }
         self.overridden = overridden;
+    }
+
+    /// What was decided since this was asked last, as far as it is worth a line.
+    pub fn events(&mut self) -> Vec<Event> {
+        self.noted.take()
     }
 
     /// One step.
@@ -355,6 +413,7 @@ impl Control {
         let capacity = capacity.bytes_per_second();
         let known = self
             .link
+            .filter(|link| link.capacity == capacity && link.thresholds == reading.thresholds)
             .unwrap_or_else(|| Link::new(capacity, reading.thresholds, input.now));
         let mut link = known.after(input.promised, input.now);
         let measured = reading.load.map(Ratio::get);
@@ -452,19 +511,17 @@ impl Control {
             self.share.at_work()
         };
         if let Some(change) = self.machine.observe(signals, at_work, self.all_turned, now) {
-            let signal = change.signal.and_then(|index| readings.get(index));
-            tracing::info!(
-                from = %change.from,
-                to = %change.to,
-                signal = signal.map(|reading| &*reading.name),
-                load = signal.and_then(|reading| reading.load).map(Ratio::get),
-                "level changed"
-            );
+            let held = self.overridden.map(|overridden| overridden.level);
+            let event = changed(change, readings, self.machine.release(), held);
+            self.noted.event(event);
             if change.from == Level::Normal {
                 self.share.engage(ratio, self.to_come(readings));
             } else if change.to == Level::Normal {
                 self.share.disengage();
             }
+        }
+        if !stands_still {
+            self.noted.share(self.share.share(), ratio, now);
         }
         // All that could be moved has been moved once the share is what it can be at most, or the primary serves no new
         // visitor alone.
@@ -484,18 +541,11 @@ impl Control {
             .zip(&mut self.usable)
             .map(|(server, usable)| {
                 let state = server.state(now, wall);
-                if state.takes != *usable {
-                    tracing::info!(
-                        server = server.name(),
-                        usable = state.takes,
-                        reason = state.reason,
-                        "offload server changed"
-                    );
-                }
                 *usable = state.takes;
                 state
             })
             .collect();
+        self.noted.servers(&servers, &states, now);
         // Room counts in bytes a second where every server's capacity is known, else as a ratio.
         let all_known = servers
             .iter()

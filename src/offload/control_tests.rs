@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     load::Thresholds,
     offload::{
-        ByHash, Decision, DropSettings, Kind, OffloadSettings, Parts, PrimarySettings,
+        ByHash, Decision, DropSettings, Kind, OffloadSettings, Parts, PrimarySettings, Reason,
         ThrottleSettings, Turning, decide,
     },
     rewrite,
@@ -30,6 +30,7 @@ pub(super) fn compiled_with(servers: Vec<ServerSettings>, now: Instant) -> Arc<C
 
 fn compiled(mode: Mode, offload: &OffloadSettings, now: Instant) -> Arc<Compiled> {
     let parts = Parts {
+        explain_header: false,
         mode,
         primary: &PrimarySettings::default(),
         offload,
@@ -152,6 +153,7 @@ fn decisions(snapshot: &Snapshot, kind: Kind, room: bool) -> Vec<Decision> {
             decide(kind, &client, snapshot, turning, &ByHash, || false, &|_| {
                 room
             })
+            .decision
         })
         .collect()
 }
@@ -372,7 +374,8 @@ fn who_was_let_in_stays_in() {
     let stays = decide(PAGE, &client, &snapshot, turning, &ByHash, || true, &|_| {
         false
     });
-    assert_eq!(stays, Decision::Serve);
+    assert_eq!(stays.decision, Decision::Serve);
+    assert_eq!(stays.reason, Reason::Stays);
 }
 
 #[test]

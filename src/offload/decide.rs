@@ -1,6 +1,6 @@
 //! What happens with a request: a pure function of the snapshot and of what the request is.
 
-use super::{promises::Link, request::Kind, snapshot::Snapshot};
+use super::{promises::Link, reason::Reason, request::Kind, snapshot::Snapshot};
 use crate::{
     level::{Level, Turned},
     servers::{Client, hash},
@@ -10,6 +10,16 @@ use crate::{
 /// The salt of the share's hash: constant, so that a visitor's fate is the same in every episode, and
 /// unlike any admission epoch, so that the two are drawn independently.
 const SHARE_SALT: u64 = u64::MAX;
+
+/// Where a client stands, from 0 to 1: those below the share are offloaded.
+pub(super) fn place_in_share(client: &Client<'_>) -> f64 {
+    hash::fraction(client.hash, SHARE_SALT)
+}
+
+/// Where it stands in the draw of `epoch`: those below the part that is turned away are.
+pub(super) fn place_in_draw(client: &Client<'_>, epoch: u64) -> f64 {
+    hash::fraction(client.hash, epoch)
+}
 
 /// What happens with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +34,15 @@ pub enum Decision {
     Throttle,
     /// No answer.
     Drop,
+}
+
+/// A decision, and why it is that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decided {
+    /// What happens.
+    pub decision: Decision,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// What an admission policy is told.
@@ -64,7 +83,7 @@ pub struct ByHash;
 
 impl Admit for ByHash {
     fn admit(&self, applicant: &Applicant<'_>) -> Verdict {
-        let place = hash::fraction(applicant.client.hash, applicant.epoch);
+        let place = place_in_draw(applicant.client, applicant.epoch);
         if place < applicant.turned.dropped.get() {
             Verdict::Drop
         } else if place < applicant.turned.throttled.get() {
@@ -137,12 +156,13 @@ pub fn decide(
     admit: &dyn Admit,
     stays: impl FnOnce() -> bool,
     has_room: &dyn Fn(usize) -> bool,
-) -> Decision {
+) -> Decided {
+    let decided = |decision, reason| Decided { decision, reason };
     if snapshot.level == Level::Normal {
-        return Decision::Serve;
+        return decided(Decision::Serve, Reason::Normal);
     }
     if snapshot.drop_everything {
-        return Decision::Drop;
+        return decided(Decision::Drop, Reason::DropHeld);
     }
     let wants_server = kind.may_be_page || kind.redirect;
     let choose = || {
@@ -152,8 +172,14 @@ pub fn decide(
             .flatten()
             .filter(|server| *server < snapshot.compiled.targets.len())
     };
-    let in_share = hash::fraction(client.hash, SHARE_SALT) < snapshot.share.get();
+    let in_share = place_in_share(client) < snapshot.share.get();
     let mut server = in_share.then(choose).flatten();
+    let mut reason = match (in_share, server) {
+        _ if !wants_server => Reason::Object,
+        (false, _) => Reason::OutsideShare,
+        (true, Some(_)) => Reason::InShare,
+        (true, None) => Reason::NoRoom,
+    };
     if kind.begins && turning.anyone() {
         let verdict = |turned| {
             let applicant = Applicant {
@@ -165,24 +191,32 @@ pub fn decide(
             admit.admit(&applicant)
         };
         let alone = verdict(turning.alone);
-        if alone != Verdict::Admit && !stays() {
+        if alone != Verdict::Admit && stays() {
+            if server.is_none() {
+                reason = Reason::Stays;
+            }
+        } else if alone != Verdict::Admit {
             // Before anyone is turned away, room is sought, share or not: an offloaded visitor costs the
             // primary a page, one that it serves itself the page and all its objects.
-            server = server.or_else(choose);
+            if server.is_none() {
+                server = choose();
+                reason = Reason::RoomSought;
+            }
             let verdict = match server {
                 Some(_) => verdict(turning.offloaded),
                 None => alone,
             };
             match verdict {
                 Verdict::Admit => {}
-                Verdict::Throttle => return Decision::Throttle,
-                Verdict::Drop => return Decision::Drop,
+                Verdict::Throttle => return decided(Decision::Throttle, Reason::TurnedAway),
+                Verdict::Drop => return decided(Decision::Drop, Reason::TurnedAway),
             }
         }
     }
-    match server {
+    let decision = match server {
         Some(server) if kind.redirect => Decision::Redirect(server),
         Some(server) => Decision::Offload(server),
         None => Decision::Serve,
-    }
+    };
+    decided(decision, reason)
 }

@@ -16,6 +16,7 @@ use super::{
     ahead::Sighting,
     body::{Account, BoxError, OffloadBody},
     page::{Answer, Gathering, Rewriting},
+    reason::Told,
     service::let_stay,
 };
 use crate::{rewrite::Private, servers::Server};
@@ -28,6 +29,8 @@ pin_project! {
         state: State<F, B>,
         // Whoever asked is told that its token is not ours.
         telling: bool,
+        // What the answer says of itself.
+        told: Option<Box<Told>>,
     }
 }
 
@@ -222,10 +225,17 @@ impl<F, B> ResponseFuture<F, B> {
         self
     }
 
+    /// The answer says why it is what it is.
+    pub(super) fn explaining(mut self, told: Option<Box<Told>>) -> Self {
+        self.told = told;
+        self
+    }
+
     pub(super) const fn untouched(inner: F) -> Self {
         Self {
             state: State::Untouched { inner },
             telling: false,
+            told: None,
         }
     }
 
@@ -237,6 +247,7 @@ impl<F, B> ResponseFuture<F, B> {
                 passing,
             },
             telling: false,
+            told: None,
         }
     }
 
@@ -248,6 +259,7 @@ impl<F, B> ResponseFuture<F, B> {
                 rewriting: Some(Box::new(rewriting)),
             },
             telling: false,
+            told: None,
         }
     }
 
@@ -257,6 +269,7 @@ impl<F, B> ResponseFuture<F, B> {
                 response: Some(Box::new(response)),
             },
             telling: false,
+            told: None,
         }
     }
 }
@@ -318,6 +331,12 @@ where
                 super::TOKEN_HEADER,
                 HeaderValue::from_static("not ours: offload.token and edge.token must be the same"),
             );
+        }
+        if let Some(told) = this.told.take()
+            && let Some(outcome) = response.body().outcome()
+            && let Some(value) = told.value(outcome)
+        {
+            response.headers_mut().insert(super::REASON_HEADER, value);
         }
         Poll::Ready(Ok(response))
     }

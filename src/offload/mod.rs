@@ -27,16 +27,19 @@ mod connections;
 mod control;
 mod counters;
 mod decide;
+mod explain;
 mod fallback;
 mod fetched;
 mod future;
 mod hot;
 mod in_flight;
 mod layer;
+mod noted;
 mod overloaded;
 mod page;
 mod pages;
 mod promises;
+mod reason;
 mod request;
 mod riding;
 mod service;
@@ -58,14 +61,16 @@ pub use self::{
     compiled::{Compiled, Parts},
     connections::{Connection, Connections, Switch},
     control::{Capacity, Control, Input, Override},
-    counters::{Counters, Outcome},
-    decide::{Admit, Applicant, ByHash, Decision, Turning, Verdict, decide},
+    counters::{Counters, Histogram, Outcome},
+    decide::{Admit, Applicant, ByHash, Decided, Decision, Turning, Verdict, decide},
+    explain::{Admission, Considered, Explanation, RuleMatched},
     future::ResponseFuture,
     in_flight::InFlightLimit,
     layer::OffloadLayer,
     promises::Link,
+    reason::Reason,
     request::{Kind, OverTls},
-    service::{LOAD_HEADER, NAME_HEADER, Offload, SIGNATURE_HEADER, TOKEN_HEADER},
+    service::{LOAD_HEADER, NAME_HEADER, Offload, REASON_HEADER, SIGNATURE_HEADER, TOKEN_HEADER},
     settings::{
         BypassSettings, ClassSettings, DropMethod, DropSettings, IdentitySettings, Mode,
         OffloadSettings, PrimarySettings, ThrottleAction, ThrottleSettings,

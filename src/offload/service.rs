@@ -22,11 +22,12 @@ use super::{
     client::{client, is_trusted, key as client_key},
     compiled::Compiled,
     counters::Outcome,
-    decide::{Decision, Turning, decide},
+    decide::{Decided, Decision, Turning, decide, place_in_share},
     fallback,
     future::{Model, Passing, ResponseFuture},
     page::Rewriting,
     pages::Asked,
+    reason::{Reason, Told},
     request::{Kind, OverTls},
     riding::Riding,
     settings::Mode,
@@ -49,7 +50,9 @@ pub const NAME_HEADER: &str = "x-overspill-server";
 pub const LOAD_HEADER: &str = "x-overspill-load";
 /// Says when the report was sent, and proves that it is of who has the token: `<time>.<mac>`.
 pub const SIGNATURE_HEADER: &str = "x-overspill-signature";
-/// The same, taken apart once and not for every request.
+/// Carries the reason of an answer, where `explain_header` is on.
+pub const REASON_HEADER: &str = "x-overspill";
+/// The same as [`TOKEN_HEADER`], taken apart once and not for every request.
 static TOKEN: HeaderName = HeaderName::from_static(TOKEN_HEADER);
 
 /// A service around `S` that offloads, throttles and drops.
@@ -142,7 +145,8 @@ impl<S> Offload<S> {
         if pulls {
             let account = account.with(Outcome::Bypassed);
             let passing = Passing::Pull { path };
-            return ResponseFuture::passing(self.inner.call(request), account, passing);
+            return ResponseFuture::passing(self.inner.call(request), account, passing)
+                .explaining(untold(Reason::Pull, snapshot));
         }
         // Whatever was seen to be an object: its size is known.
         if request.method() == Method::GET
@@ -153,7 +157,8 @@ impl<S> Offload<S> {
         }
         if is_bypassed(&request, peer, snapshot) {
             let account = account.with(Outcome::Bypassed);
-            return ResponseFuture::passing(self.inner.call(request), account, Passing::Unseen);
+            return ResponseFuture::passing(self.inner.call(request), account, Passing::Unseen)
+                .explaining(untold(Reason::Exempt, snapshot));
         }
 
         if snapshot.level == Level::Normal {
@@ -166,11 +171,13 @@ impl<S> Offload<S> {
                 Sighting::new(asked, &snapshot.compiled, path)
             });
             let passing = Passing::whole(path, request.method()).watched(sighting);
-            return ResponseFuture::passing(self.inner.call(request), account, passing);
+            return ResponseFuture::passing(self.inner.call(request), account, passing)
+                .explaining(untold(Reason::Normal, snapshot));
         }
 
         let kind = Kind::of(&request, &snapshot.compiled);
-        let answer = self.decide(&request, peer, kind, path, snapshot);
+        let mut answer = self.decide(&request, peer, kind, path, snapshot);
+        let told = answer.told.take();
         if snapshot.compiled.mode == Mode::Report {
             prepare_request(request.headers_mut(), None, kind.wants_page);
             let model = match answer.decision {
@@ -189,10 +196,11 @@ impl<S> Offload<S> {
                 Decision::Throttle => account.with(Outcome::Throttled),
                 Decision::Drop => account.with(Outcome::Dropped),
             };
-            return ResponseFuture::passing(self.inner.call(request), account, passing);
+            return ResponseFuture::passing(self.inner.call(request), account, passing)
+                .explaining(told);
         }
 
-        match answer.decision {
+        let future = match answer.decision {
             Decision::Drop => self.drop_request(&request, peer, account, snapshot),
             Decision::Throttle => throttled(&request, account, snapshot),
             Decision::Redirect(server) => {
@@ -213,13 +221,16 @@ impl<S> Offload<S> {
                 rewriting.prepare(request.headers_mut(), kind.wants_page);
                 ResponseFuture::rewriting(self.inner.call(request), account, rewriting)
             }
-        }
+        };
+        future.explaining(told)
     }
 }
 
 /// A decision, and the cookie for who is let in by it.
 pub(super) struct Answer {
     decision: Decision,
+    /// The same in words, where answers carry them.
+    told: Option<Box<Told>>,
     /// The pool of the server in it, where objects are spread.
     pub(super) pool: Option<usize>,
     pub(super) at: Instant,
@@ -269,7 +280,7 @@ impl<S> Offload<S> {
         if kind.begins && !compiled.classes.is_empty() && !stays() {
             self.shared.arrivals.applied(class);
         }
-        let decision = decide(
+        let decided = decide(
             kind,
             &client,
             snapshot,
@@ -278,16 +289,22 @@ impl<S> Offload<S> {
             stays,
             &has_room,
         );
-        let decision = match decision {
-            Decision::Throttle if compiled.throttle_drops => Decision::Drop,
+        let Decided { decision, reason } = match decided.decision {
+            Decision::Throttle if compiled.throttle_drops => Decided {
+                decision: Decision::Drop,
+                ..decided
+            },
             // Nobody is led from https to http.
             Decision::Redirect(server)
                 if is_https(request, peer, snapshot)
                     && !compiled.targets[server].target.https() =>
             {
-                Decision::Serve
+                Decided {
+                    decision: Decision::Serve,
+                    reason: Reason::LessSecure,
+                }
             }
-            decision => decision,
+            _ => decided,
         };
         if kind.begins {
             self.shared.arrivals.decided(class, decision);
@@ -315,8 +332,13 @@ impl<S> Offload<S> {
             let priority = held.map_or(priority, |held| held.min(priority));
             compiled.stay.cookie(client.hash, priority, unix)
         };
+        let told = compiled.explains.then(|| {
+            let decided = Decided { decision, reason };
+            Box::new(Told::new(decided, Some(place_in_share(&client)), snapshot))
+        });
         Answer {
             decision,
+            told,
             at: now,
             pool,
             stay: let_in.then(cookie).flatten(),
@@ -459,11 +481,21 @@ fn is_pull(shown: Option<&HeaderValue>, snapshot: &Snapshot) -> bool {
     })
 }
 
+/// What an answer says of itself where nothing had to be decided.
+fn untold(reason: Reason, snapshot: &Snapshot) -> Option<Box<Told>> {
+    let decided = Decided {
+        decision: Decision::Serve,
+        reason,
+    };
+    let told = || Box::new(Told::new(decided, None, snapshot));
+    snapshot.compiled.explains.then(told)
+}
+
 /// Health paths and exempt addresses.
 fn is_bypassed<B>(request: &Request<B>, peer: Option<SocketAddr>, snapshot: &Snapshot) -> bool {
     let compiled = &snapshot.compiled;
     let path = request.uri().path();
-    if compiled.bypass_paths.iter().any(|bypass| bypass == path) {
+    if compiled.bypasses_path(path) {
         return true;
     }
     if compiled.bypass_addresses.is_empty() {

@@ -20,8 +20,9 @@ use super::{
     alarm::Alarm,
     arrivals::{Arrivals, ClassCounts},
     client,
+    compiled::Compiled,
     connections::Connections,
-    control::{Control, Input, Override},
+    control::{Capacity, Control, Input, Override},
     counters::Counters,
     decide::{Admit, Decision, Turning, decide},
     hot::{Hot, HotObject},
@@ -33,6 +34,7 @@ use super::{
     weights::Weights,
 };
 use crate::{
+    journal::{Event, Journal},
     level::Level,
     load::{BytesSent, InFlight, Reading},
     rewrite::{Plan, Private},
@@ -42,6 +44,7 @@ use crate::{
         discovery::{Found, SourceStatus},
         on_the_wire,
     },
+    units::Ratio,
 };
 
 /// The first names, for the log.
@@ -106,6 +109,8 @@ pub struct Shared {
     pub(super) unknown_server: Seldom,
     /// The tasks that work on this state: they end with it.
     tasks: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    /// What was decided. Written by the control loop and an operator's hand.
+    pub journal: Journal,
     /// Taken by the control loop, and by an operator's hand; never on the request path.
     control: Mutex<(Control, Vec<Reading>)>,
 }
@@ -156,6 +161,7 @@ impl Shared {
             wrong_report: Seldom::default(),
             unknown_server: Seldom::default(),
             tasks: Mutex::new(None),
+            journal: Journal::default(),
             control: Mutex::new((control, Vec::new())),
         }
     }
@@ -276,14 +282,31 @@ impl Shared {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let compiled = control.0.compiled().with_servers(offload, found, now)?;
         let servers = compiled.servers.clone();
-        tracing::info!(
-            servers = servers.len(),
-            names = %names(&servers),
-            "the offload servers are others now"
-        );
+        let event = Event::Servers {
+            count: servers.len(),
+            names: names(&servers),
+        };
+        self.journal.record(event, SystemTime::now());
         control.0.replace(Arc::new(compiled));
         self.publish(&mut control, now);
         Some(servers)
+    }
+
+    /// Goes on with another configuration, in effect when this returns; gives its servers.
+    pub(crate) fn reload(
+        &self,
+        offload: &OffloadSettings,
+        compiled: Compiled,
+        release: Ratio,
+        capacity: Capacity,
+        now: Instant,
+    ) -> Servers {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let compiled = compiled.after(control.0.compiled(), offload, now);
+        let servers = compiled.servers.clone();
+        control.0.reload(Arc::new(compiled), release, capacity);
+        self.publish(&mut control, now);
+        servers
     }
 
     /// What has become of each class, lowest first; nothing where no classes are configured.
@@ -326,6 +349,9 @@ impl Shared {
             now,
             wall: SystemTime::now(),
         });
+        for event in control.events() {
+            self.journal.record(event, snapshot.wall);
+        }
         let alarm = snapshot.link.filter(|_| snapshot.level == Level::Normal);
         self.promises
             .set_alarm(alarm.and_then(|link| link.until_offload()));
@@ -386,6 +412,7 @@ impl Shared {
             || self.admitted.holds(client.hash, snapshot.unix_seconds()),
             &has_room,
         )
+        .decision
     }
 
     /// Whether the gate lets connections from `address` pass whatever the level: a trusted proxy's, an

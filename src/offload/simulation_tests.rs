@@ -255,7 +255,8 @@ fn offer(
             let has_room = |server: usize| {
                 compiled.servers[server].has_room(&known.servers[server], OBJECT_BYTES, now)
             };
-            let decision = decide(PAGE, &client, known, turning, &ByHash, || false, &has_room);
+            let decision =
+                decide(PAGE, &client, known, turning, &ByHash, || false, &has_room).decision;
             let visitor = visitors.len();
             let (bytes, stage) = match decision {
                 Decision::Serve => {

@@ -55,6 +55,14 @@ impl Stay {
         Self { length, key }
     }
 
+    /// The same for as long, with the key of `old`, whose secret is the same.
+    pub(super) fn after(self, old: &Self) -> Self {
+        Self {
+            key: old.key,
+            ..self
+        }
+    }
+
     fn mac(&self, expiry: u64, client: u64, priority: i32) -> String {
         let (expiry, client) = (expiry.to_be_bytes(), client.to_be_bytes());
         let priority = priority.to_be_bytes();

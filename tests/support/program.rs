@@ -157,6 +157,11 @@ impl Program {
         program
     }
 
+    /// Its configuration.
+    pub(crate) fn config_file(&self) -> std::path::PathBuf {
+        self.folder.path().join("overspill.toml")
+    }
+
     /// The number of the process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it has not been waited for")

@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<(), BoxError> {
         .enable_all()
         .build()?;
     let mut show = Show::new(arguments.json);
-    let played = runtime.block_on(play(folder.path(), story, &mut show, asked_to_stop()));
+    let played = runtime.block_on(play(folder.path(), story, &mut show, asked_to_stop(|| ())));
     // Whoever still waits for an answer gets none.
     runtime.shutdown_background();
     let told = played.and_then(|summary| {

@@ -119,6 +119,13 @@ pub trait Choose: fmt::Debug + Send + Sync + 'static {
     /// a server, by its position, can take one more right now.
     fn choose(&self, client: &Client<'_>, has_room: &dyn Fn(usize) -> bool) -> Option<usize>;
 
+    /// The rule that says which servers `client` may have: its position in the configuration, and the positions of
+    /// its servers. [`None`], unless this is written anew: any.
+    fn rule(&self, client: &Client<'_>) -> Option<(usize, Vec<usize>)> {
+        let _ = client;
+        None
+    }
+
     /// The pool of `server`, which was chosen for `client`: those that are as good. The objects of the client's
     /// page are spread over it where `offload.spread` is "object". [`None`], unless this is written anew: the
     /// whole page goes to the one server.
@@ -311,6 +318,14 @@ impl Choose for Tables {
         self.all[self.of(client)]
             .iter()
             .find_map(|table| table.choose(client.hash, has_room))
+    }
+
+    fn rule(&self, client: &Client<'_>) -> Option<(usize, Vec<usize>)> {
+        let position = self
+            .rules
+            .iter()
+            .position(|(rule, _)| rule.matches(client))?;
+        Some((position, self.rules[position].0.servers().to_vec()))
     }
 
     fn pool(&self, client: &Client<'_>, server: usize) -> Option<usize> {
