@@ -6,6 +6,8 @@
 //! | `cargo run --release -- X`, `cargo install …` | `overspill X`, and nothing: the program is built already |
 //! | `curl` | `curl --fail-with-body`, so that a refusal fails |
 //! | a length of minutes | one of seconds: [`Shell::with`] |
+//! | `~`, folders of the system | a folder of the test's own |
+//! | `overspill status --json`, which goes on | its first line |
 //! | configuration | defaults, on free ports |
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
@@ -42,6 +44,8 @@ impl Shell {
             ("public/index.html", PAGE.as_bytes()),
             ("public/a.css", b"a{}"),
             ("public/a.png", b"png"),
+            (".local/share/bash-completion/completions/.keep", b""),
+            ("man1/.keep", b""),
         ]);
         let shell = Self {
             folder,
@@ -56,8 +60,10 @@ impl Shell {
             "curl",
             "PATH=${PATH#*:} exec curl --fail-with-body --show-error \"$@\"",
         );
-        let site = shell.path("public");
+        let (home, site, man) = (shell.path("."), shell.path("public"), shell.path("man1"));
         shell
+            .variable("HOME", &home)
+            .with("/usr/local/share/man/man1", man)
             .variable("OVERSPILL__PRIMARY__SITE", &site)
             .variable("OVERSPILL__ADMIN__LISTEN", "127.0.0.1:0")
             .with("cargo run --release --", "overspill")
@@ -142,8 +148,14 @@ impl Shell {
                 exports += &format!("{line}\n");
                 continue;
             }
-            let output = soon(&line, self.command(&format!("{exports}{line}")).output());
-            let output = output.await.unwrap();
+            let goes_on = line.contains("overspill status --json");
+            let shown = if goes_on {
+                "exec 3< <(%\n); head -n 1 <&3; kill $!"
+            } else {
+                "%"
+            };
+            let script = format!("{exports}{}", shown.replace('%', &line));
+            let output = soon(&line, self.command(&script).output()).await.unwrap();
             let printed = Printed {
                 stdout: String::from_utf8(output.stdout).unwrap(),
                 stderr: String::from_utf8(output.stderr).unwrap(),
