@@ -371,7 +371,7 @@ impl Around {
         let after = async |line: &str, printed: &shell::Printed| {
             let elsewhere = line.contains(" > ") || line.contains("--out");
             assert!(
-                elsewhere != !printed.stdout.is_empty(),
+                elsewhere == printed.stdout.is_empty(),
                 "{line}: {printed:?}"
             );
             // What an operator does by hand takes longer than a step of the control loop.
