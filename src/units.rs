@@ -8,9 +8,15 @@
 //! | [`Price`] | `0.02` | money for a gigabyte (10⁹ bytes) |
 //! | [`duration`] | `"250ms"`, `"5m"` | [`std::time::Duration`] |
 
+#[cfg(test)]
+mod schema;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+#[cfg(test)]
+pub(crate) use self::schema::{AddressText, DurationText, PathText, WORDS, in_words};
 
 /// What was expected, and the text that was found instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -96,6 +96,7 @@ fn complete() -> Settings {
     let rate = BitRate::from_bits_per_second(1e9);
     Settings {
         mode: Mode::Report,
+        explain_header: true,
         primary: PrimarySettings {
             listen: ([127, 0, 0, 1], 1).into(),
             site: Some(PathBuf::from("site")),
@@ -313,6 +314,26 @@ fn leaves_out_no_key() {
         Vec::<&String>::new(),
         "not in the file"
     );
+}
+
+#[test]
+fn the_reference_has_every_key_and_no_other() {
+    let text = include_str!("../docs/configuration.md");
+    let headings = |depth: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(depth));
+        let lines = lines.map(|line| line.trim_matches(['`', '[', ']']).to_owned());
+        lines.collect()
+    };
+    let (tables, mut told) = (headings("## "), headings("### "));
+    told.extend(tables.iter().cloned());
+    let mut known = keys(&serde_json::to_value(complete()).unwrap());
+    // Of these it says whose keys they have; and a label is no key.
+    for same in ["offload.discovery.template", "edge.limits"] {
+        assert!(tables.contains(same), "{same}");
+        known.retain(|key| !key.starts_with(&format!("{same}.")));
+    }
+    known.remove("offload.servers.report.labels.device");
+    assert_eq!(known, told);
 }
 
 #[test]

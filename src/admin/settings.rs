@@ -8,12 +8,14 @@ use crate::problem::Problem;
 
 /// Where status, metrics and overrides are.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSettings {
-    /// The address. Default: `127.0.0.1:9901`.
+    /// Where it listens. Any other address than loopback needs a token. Default: `127.0.0.1:9901`.
+    #[cfg_attr(test, schemars(with = "crate::units::AddressText"))]
     pub listen: SocketAddr,
-    /// Must be shown as `Authorization: Bearer …`. A loopback address needs none; any other does. Letters, digits, signs
-    /// and spaces of ASCII, with no space at its ends.
+    /// What `Authorization: Bearer …` must show: letters, digits, signs and spaces of ASCII, with no space at its ends.
+    /// Default: nothing need be shown.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub token: String,
 }

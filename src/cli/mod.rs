@@ -69,7 +69,7 @@ enum Command {
     /// Give out a primary's objects: an offload server, on any machine
     #[command(after_help = help::EDGE)]
     Edge(EdgeArguments),
-    /// See it at work: a site on a small link, two offload servers and a growing crowd, in about a minute
+    /// See it at work: a site on a small link, two offload servers and a growing crowd, in about two minutes
     #[command(after_help = help::DEMO)]
     Demo(DemoArguments),
     /// Check the configuration: print it as it takes effect, or every problem at once
@@ -230,6 +230,9 @@ struct DemoArguments {
     /// Tell the story in a quarter of the time
     #[arg(long)]
     fast: bool,
+    /// Stay after the story: the site, the servers and the dashboard go on with a few visitors, until Ctrl-C
+    #[arg(long)]
+    keep: bool,
     /// Print the summary as one line of JSON; the story goes to stderr
     #[arg(long)]
     json: bool,
@@ -297,9 +300,8 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let usual = match &arguments.command {
         // Its narrator says the same.
-        Command::Demo(_) => LevelFilter::WARN,
         // A line of the log would stand in the middle of the picture.
-        Command::Status(_) => LevelFilter::ERROR,
+        Command::Demo(_) | Command::Status(_) => LevelFilter::ERROR,
         _ => LevelFilter::INFO,
     };
     log::start(arguments.log, usual);

@@ -8,6 +8,10 @@
 //! value that was wrong, until what is left can be read: that gives every problem, each with its key.
 
 mod check;
+#[cfg(all(test, feature = "server"))]
+mod reference;
+#[cfg(test)]
+mod schema;
 mod tree;
 
 use std::{
@@ -38,6 +42,7 @@ pub const PATH_VARIABLE: &str = "OVERSPILL_CONFIG";
 
 /// The whole configuration. `config/overspill.toml` explains every key.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(all(test, feature = "server"), derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How far the layer goes. Default: enforce.
@@ -45,9 +50,11 @@ pub struct Settings {
     /// Whether answers carry in `x-overspill` what was decided, and why. It tells every visitor: for tests, and for
     /// looking into something. Default: false.
     pub explain_header: bool,
-    /// The server that owns the site.
+    /// The server that owns the site: what is served, and where.
     pub primary: PrimarySettings,
-    /// How load is measured, and the thresholds.
+    /// How load is measured, and from which load on what is done. A signal is a load, used / capacity; the highest level
+    /// that any of them asks for is the level. The three thresholds of a signal belong together: where some of them are
+    /// given, the level of one that is left out is never entered.
     pub load: load::Settings,
     /// When objects are linked elsewhere, and where to.
     pub offload: OffloadSettings,
@@ -57,7 +64,7 @@ pub struct Settings {
     pub throttle: ThrottleSettings,
     /// How a connection is closed unanswered.
     pub drop: DropSettings,
-    /// The offload server's part: `overspill edge`.
+    /// For `overspill edge`, an offload server of our own. It reads this part, `[load]` and `[admin]`.
     #[cfg(feature = "server")]
     pub edge: EdgeSettings,
     /// Of no use without the program; one file may serve both.
@@ -65,7 +72,7 @@ pub struct Settings {
     #[doc(hidden)]
     #[serde(skip_serializing)]
     pub edge: serde::de::IgnoredAny,
-    /// Where the operator looks.
+    /// Where the operator looks: dashboard, status, metrics and overrides.
     pub admin: AdminSettings,
 }
 

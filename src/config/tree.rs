@@ -13,7 +13,7 @@ use crate::problem::Problem;
 pub(super) type Tree = Map<String, Value>;
 
 /// Lists that the environment may give as `a,b`.
-const LISTS: [&str; 10] = [
+pub(super) const LISTS: [&str; 10] = [
     "primary.hosts",
     "primary.trusted_proxies",
     "offload.select",

@@ -13,14 +13,17 @@ use crate::{
 
 /// The offload server's own part of the configuration.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EdgeSettings {
     /// Where it listens. Default: `127.0.0.1:8081`.
+    #[cfg_attr(test, schemars(with = "units::AddressText"))]
     pub listen: SocketAddr,
-    /// Where it tells its load to a HAProxy (`agent-check`): to anyone who connects. Default: nowhere.
+    /// Where it tells its load to a HAProxy (`agent-check`): to anyone who connects, without a token. Default: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<units::AddressText>"))]
     pub agent: Option<SocketAddr>,
-    /// The site that it serves, where no entry of `sites` fits. Default: `http://127.0.0.1:8080`.
+    /// The server that owns the site that it serves, where no entry of `sites` fits. Default: `http://127.0.0.1:8080`.
     pub primary: String,
     /// The names that it is asked under. Addresses, `localhost` and the primary's own name always count, and
     /// so does the name under which a primary asks for its load, where it shows a token: without one every other
@@ -34,34 +37,41 @@ pub struct EdgeSettings {
     pub capacity: Option<BitRate>,
     /// What its objects may take, in all. Default: 256 MiB.
     pub memory: ByteSize,
-    /// A larger object is passed on and not kept. Default: 16 MiB.
+    /// An object that is larger is passed on and not kept. Default: 16 MiB.
     pub largest: ByteSize,
-    /// The primary's `offload.token`. Default: none.
+    /// The primary's `offload.token`: its pulls carry it, and who asks for its load, a purge or a warm-up must show it.
+    /// Without one the load is told to anyone, nobody may purge, and no name is learnt (see `hosts`). Default: none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub token: String,
     /// How long an object is fresh of which the primary does not say it. Default: 10 s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub fresh: Duration,
     /// How long after that an object is still given out while it is fetched anew, where the primary says
-    /// nothing of it (`stale-while-revalidate`), but no longer than it was fresh. Default: 10 s, since a primary that
-    /// is overloaded answers late.
+    /// nothing of it (`stale-while-revalidate`), but no longer than it was fresh: a primary that is overloaded answers
+    /// late. Default: 10 s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub stale_while_revalidate: Duration,
     /// How long after that an object is still given out where the primary fails, where the primary says
     /// nothing of it (`stale-if-error`). Default: 1 h.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub stale_if_error: Duration,
-    /// How long the primary may be silent. Default: 10 s.
+    /// How long the primary may be silent: for a connection (5 s at most), for the head of an answer, for the next part of
+    /// its body. At most 1 h. Default: 10 s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub patience: Duration,
-    /// What clients may hold on to.
+    /// What clients of the edge may hold on to. Connections from 127.0.0.1 and ::1 are not counted by address.
     pub limits: LimitSettings,
-    /// More sites on this edge: the first entry counts that fits.
+    /// More sites on this edge: the first entry counts that fits. Each has `host` or `prefix`, or both.
     pub sites: Vec<EdgeSite>,
 }
 
 /// `[[edge.sites]]`: one of several sites, told by the host, by the beginning of the path, or by both.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EdgeSite {
     /// The name that this edge is asked under, with or without a port.
@@ -71,7 +81,7 @@ pub struct EdgeSite {
     /// (`/.overspill/load`, …) is below it, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// The server that owns the site.
+    /// The server that owns the site. Must be given.
     pub primary: String,
     /// Its `offload.token`. Default: `edge.token`.
     #[serde(skip_serializing_if = "Option::is_none")]

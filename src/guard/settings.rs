@@ -11,10 +11,12 @@ use crate::{
 
 /// What clients may hold on to, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
-    /// So many connections at once: where there are more, those that have been idle the longest end, and where none is
-    /// idle, new ones. Less where the limit of open files is low: two of them for a connection, and 64. At least 1.
+    /// How many connections there may be at once. Where there are more, those end that have been idle the longest, and
+    /// where none is idle, new ones. Fewer where the limit of open files is low: two of them for a connection, and 64. At
+    /// least 1.
     /// Default: 10000.
     pub connections: u32,
     /// The same for one address (IPv6: its /64); trusted proxies, exempt addresses and offload servers may have more.
@@ -23,22 +25,25 @@ pub struct LimitSettings {
     /// How long the head of a request may take, from its first byte; the first one of a connection, from its beginning.
     /// From 100 ms to 1 h. Default: 30 s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub head_time: Duration,
-    /// A head may be so long: longer ones are answered with 431. It is also what HTTP/1.1 gathers before it writes. From
+    /// How long a head may be: longer ones are answered with 431. It is also what HTTP/1.1 gathers before it writes. From
     /// 8 KiB to 1 MiB. Default: 32 KiB.
     pub head_size: ByteSize,
     /// How long a connection may be kept between two requests; over HTTP/2 also after what silence the client is asked
     /// whether it is still there. From 100 ms to 1 h. Default: 30 s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub idle: Duration,
     /// Who takes or sends less than `slow_bytes` within this time, while something waits for it, is shown out. From
     /// 100 ms to 1 h. Default: 30 s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub slow_time: Duration,
-    /// The bytes that have to come or go in `slow_time`; 0: any pace will do. Default: 10 KiB.
+    /// The bytes that have to come or go in `slow_time`. `"0B"`: any pace will do. Default: 10 KiB.
     pub slow_bytes: ByteSize,
-    /// So many requests at once over one HTTP/2 connection (`SETTINGS_MAX_CONCURRENT_STREAMS`, RFC 9113 section 6.5.2). At
-    /// least 1. Default: 100.
+    /// How many requests there may be at once over one HTTP/2 connection (`SETTINGS_MAX_CONCURRENT_STREAMS`, RFC 9113
+    /// section 6.5.2). At least 1. Default: 100.
     pub streams: u32,
 }
 

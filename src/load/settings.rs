@@ -8,25 +8,29 @@ use crate::units::{BitRate, Ratio};
 
 /// How load is measured, and from which load on something is done about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The time from one look at the signals to the next. Default: 250 ms; less than
-    /// [`MINIMUM_INTERVAL`](super::sampler::MINIMUM_INTERVAL) counts as that.
+    /// The time from one look at the signals to the next, from 10 ms to 1 min. Default: 250 ms.
     #[serde(with = "crate::units::duration")]
+    #[cfg_attr(test, schemars(with = "crate::units::DurationText"))]
     pub interval: Duration,
     /// The time constant of the moving average: a change shows to 63 % after this time, however
-    /// often is sampled. Default: 1 s; `"0s"` means no smoothing.
+    /// often is sampled. `"0s"`: no smoothing. Default: 1 s.
     #[serde(with = "crate::units::duration")]
+    #[cfg_attr(test, schemars(with = "crate::units::DurationText"))]
     pub smoothing: Duration,
-    /// How far below its threshold a level is left. Default: 0.05.
+    /// How far below its threshold a load has to be for a level to be left. Default: 0.05.
     pub release: Ratio,
-    /// How busy the processors are.
+    /// How busy the processors are: of the container's allowance if there is one (control groups), else of the machine.
     pub cpu: CpuSettings,
-    /// How full the link is.
+    /// How full the link is: bytes sent a second. Off where the capacity is neither given nor told by the link.
     pub bandwidth: BandwidthSettings,
-    /// How many requests are being served.
+    /// How many requests are being served. Off unless `capacity` is given. While there are as many as `drop` says, nobody
+    /// is let in, whatever the average is: so it also keeps the queue short in front of an upstream that takes in whatever
+    /// comes.
     pub in_flight: InFlightSettings,
-    /// How long ready work waits for its turn.
+    /// How late the runtime polls a task that is ready. Off unless `capacity` is given.
     pub queue_delay: QueueDelaySettings,
 }
 
@@ -87,21 +91,25 @@ macro_rules! signal_settings {
     }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
+        // In place, since all four would be called `Self`.
+        #[cfg_attr(test, schemars(inline))]
         #[serde(remote = "Self", default, deny_unknown_fields)]
         pub struct $name {
             /// Whether this signal is looked at. Default: yes.
             pub enabled: bool,
             $($(#[$field_doc])* pub $field: $type,)*
-            /// The load at which the level `offload` begins. Default: 0.70 where none of the three
-            /// thresholds is given, else none: the level is never entered.
+            /// From this load on pages' objects are linked to an offload server. It may be above 1. Default: 0.70 where
+            /// none of the three thresholds is given, else none: the level is never entered.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub offload: Option<Ratio>,
-            /// The load at which the level `throttle` begins. Default: 0.90 where none of the three
-            /// thresholds is given, else none: the level is never entered.
+            /// From this load on some visitors get a page that says that the server is overloaded (503). Above
+            /// `offload`. Default: 0.90 where none of the three thresholds is given, else none: the level is never
+            /// entered.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub throttle: Option<Ratio>,
-            /// The load at which the level `drop` begins. Default: 0.98 where none of the three
-            /// thresholds is given, else none: the level is never entered.
+            /// From this load on some connections are closed without an answer. Above `throttle`. Default: 0.98 where
+            /// none of the three thresholds is given, else none: the level is never entered.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub drop: Option<Ratio>,
         }
@@ -163,10 +171,10 @@ signal_settings! {
     BandwidthSettings {
         /// Whose bytes count. Default: the interface's.
         source: BandwidthSource = BandwidthSource::Interface,
-        /// The interface's name, with source `interface`; `"auto"` (default): the default route's.
+        /// The interface's name, with source `interface`. `"auto"`: the one that the default route takes. Default: auto.
         interface: String = "auto".to_owned(),
-        /// What the link can send. Default: what the link reports as its speed, which virtual
-        /// machines' links seldom do, and which is more than a provider's cap lets through.
+        /// What can be sent. Links of virtual machines seldom report their speed, and a provider's cap may be far below it:
+        /// then it must be given. Default: the speed that the link reports.
         #[serde(skip_serializing_if = "Option::is_none")]
         capacity: Option<BitRate> = None,
     }
@@ -175,7 +183,8 @@ signal_settings! {
 signal_settings! {
     /// Signal `in_flight`: requests being served. Off unless `capacity` is given.
     InFlightSettings {
-        /// The number of requests in flight that counts as load 1.0.
+        /// So many requests in flight are a load of 1.0. In front of an upstream: as many as it works off in a second
+        /// or two.
         #[serde(skip_serializing_if = "Option::is_none")]
         capacity: Option<u32> = None,
     }
@@ -184,14 +193,16 @@ signal_settings! {
 signal_settings! {
     /// Signal `queue_delay`: how late the runtime polls a ready task. Off unless `capacity` is given.
     QueueDelaySettings {
-        /// The delay that counts as load 1.0.
+        /// The delay that is a load of 1.0.
         #[serde(with = "crate::units::duration::option", skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, schemars(with = "Option<crate::units::DurationText>"))]
         capacity: Option<Duration> = None,
     }
 }
 
 /// Whose bytes the signal `bandwidth` counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BandwidthSource {
     /// All that the machine sent over one interface.

@@ -15,6 +15,7 @@ use crate::{
 
 /// `mode`: how far the layer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Requests pass as if the layer were not there.
@@ -40,20 +41,26 @@ impl Mode {
 
 /// `[primary]`: the server that owns the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PrimarySettings {
     /// Where `overspill serve` listens. The layer does not read it. Default: `127.0.0.1:8080`.
+    #[cfg_attr(test, schemars(with = "units::AddressText"))]
     pub listen: SocketAddr,
-    /// The folder that `overspill serve` serves. Default: `static/site` where no upstream is given.
+    /// The folder that `overspill serve` serves. Give this or `upstream`, not both. Default: `static/site` where no
+    /// upstream is given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<units::PathText>"))]
     pub site: Option<PathBuf>,
-    /// The HTTP server that `overspill serve` stands in front of, instead of a folder.
+    /// The HTTP server that `overspill serve` stands in front of, instead of a folder: `http` or `https`, possibly with a
+    /// path that goes before every request's. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// The site's own names: links to them are its own. The request's Host always counts. Default: none.
     pub hosts: Vec<String>,
-    /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and identity header are believed.
-    /// Default: none.
+    /// Addresses and networks (`"10.0.0.0/8"`) of proxies in front of this server. What they say of a visitor in
+    /// `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and the header of `offload.identity` is believed; what anybody
+    /// else says is not. Default: none.
     pub trusted_proxies: Vec<String>,
     /// What clients of `overspill serve` may hold on to. The layer does not read it.
     pub limits: LimitSettings,
@@ -74,24 +81,31 @@ impl Default for PrimarySettings {
 
 /// `[offload]`: when objects are linked elsewhere, and where to.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct OffloadSettings {
-    /// The predetermined period: an episode lasts at least this long. `"0s"` is allowed. Default: 30s.
+    /// The least time that an episode of offloading lasts, counted from when it was last needed. `"0s"` is allowed.
+    /// Default: 30s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub hold: Duration,
-    /// The part of the visitors that is offloaded: `"auto"`, or a ratio from 0 to 1. Default: auto.
+    /// The part of the visitors whose pages are changed. `"auto"`: as many as it takes to hold the load at the first
+    /// threshold. Default: auto.
     pub share: Share,
-    /// What decides which server takes a visitor, in this order. Default: client, price, load.
+    /// What decides which server takes a visitor. Each narrows the choice, the next breaks ties; what is left is settled
+    /// by a hash of the visitor, who so stays with one server. Default: client, price, load.
     pub select: Vec<Criterion>,
-    /// Whether the objects of a page come from one server or each from the one that it hashes to. Default: page.
+    /// How the objects of a page are spread over the servers. Default: page.
     pub spread: SpreadBy,
-    /// Globs of paths that are routed to the server by a 307 redirect. Default: none.
+    /// Globs of paths, such as `"/downloads/**"`, that are not served but redirected to the server (307). `*` stops at a
+    /// slash, `**` does not. Default: none.
     pub redirect: Vec<String>,
     /// What tells visitors apart. Default: their address (IPv6: its /64).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentitySettings>,
-    /// Shared with the offload servers: their pulls carry it as `X-Overspill-Token`, and their load reports
-    /// are asked for with it. Default: none, and then no pull is known as one.
+    /// A secret shared with the offload servers. A request with it in `X-Overspill-Token` is an offload server's pull,
+    /// which is never turned away and never changed. Load reports are asked for with it, and the cookie of
+    /// `throttle.stay` is signed with it. Default: none, and then no pull is known as one.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub token: String,
     /// The offload servers. Default: none.
@@ -132,15 +146,16 @@ impl fmt::Debug for OffloadSettings {
 
 /// `offload.identity`: a cookie or a header.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentitySettings {
-    /// The cookie that carries the identity. Without `key` it can be forged by the visitor.
+    /// The cookie that carries the identity. Without `key` visitors can make it up. Give this or `header`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cookie: Option<String>,
-    /// The header that carries it; believed from `primary.trusted_proxies` only.
+    /// The header that carries it: believed from `primary.trusted_proxies` only, and not where it comes twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// The cookie must be `<identity>.<hex of HMAC-SHA256(key, identity)>`; any other is no identity.
+    /// With it the cookie must be `<identity>.<hex of HMAC-SHA256(key, identity)>`; any other is no identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
@@ -156,21 +171,27 @@ impl fmt::Debug for IdentitySettings {
 
 /// `[throttle]`: who is turned away, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ThrottleSettings {
-    /// The page, a minijinja template; it may use `retry_after` (seconds). Default: the built-in page.
+    /// The 503 page: a minijinja template that may use `{{ retry_after }}`, in seconds. Default: the built-in page, of
+    /// which `templates/overloaded.html` is the source.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<units::PathText>"))]
     pub page: Option<PathBuf>,
-    /// What those get who are turned away. Default: the page.
+    /// What those get who are turned away. Default: page.
     pub action: ThrottleAction,
-    /// What `Retry-After` tells, at least; up to half as much again, so that the crowd does not come back
-    /// at once. Default: 10s.
+    /// What `Retry-After` says at least, and up to half as much again: the crowd should not come back at once. Default:
+    /// 10s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub retry_after: Duration,
-    /// How long who was let in stays in, by a signed cookie; `"0s"`: no cookie. Default: 5m.
+    /// How long who was let in stays in, by a signed cookie that is given while visitors are turned away. `"0s"`: no
+    /// cookie. Default: 5m.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub stay: Duration,
-    /// Who is never turned away.
+    /// Who is never turned away, and whose requests are not touched at all.
     pub bypass: BypassSettings,
     /// Who is turned away last, or first. Default: nobody is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -192,6 +213,7 @@ impl Default for ThrottleSettings {
 
 /// `throttle.action`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ThrottleAction {
     /// A 503 with a page that says that the server is overloaded.
@@ -203,11 +225,13 @@ pub enum ThrottleAction {
 
 /// `throttle.bypass`: requests that the layer does not touch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct BypassSettings {
-    /// Exact paths. Default: `/healthz`.
+    /// Paths as they are, no globs: for health checks. At `drop` the gate closes connections before there is a path.
+    /// Default: `/healthz`.
     pub paths: Vec<String>,
-    /// Networks of clients; the gate lets them pass, too. Default: none.
+    /// Addresses and networks of clients. The gate lets them pass, too. Default: none.
     pub addresses: Vec<String>,
 }
 
@@ -223,11 +247,13 @@ impl Default for BypassSettings {
 /// `[[throttle.classes]]`: requests that are turned away later than others, or sooner. A request belongs to the class
 /// with the highest priority of which it has all that is given here; of two with the same, to the first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassSettings {
-    /// Its name in status and metrics.
+    /// Its name in status and metrics. Must be given.
     pub name: String,
-    /// Whose is higher is turned away when nobody below is let in any more. Who belongs to no class has 0. Default: 1.
+    /// Nobody of a class is turned away before everybody below it is. Who belongs to no class has 0; a class below 0 is
+    /// turned away first. Default: 1.
     pub priority: i32,
     /// Globs of paths. Anyone may ask for a path, so it lifts requests for it alone. Empty: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -254,14 +280,16 @@ impl Default for ClassSettings {
 
 /// `[drop]`: how a connection is closed unanswered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DropSettings {
-    /// Default: close.
+    /// What becomes of connections that get no answer. Default: close.
     pub method: DropMethod,
 }
 
 /// `drop.method`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DropMethod {
     /// The connection is closed: the client sees an empty reply.

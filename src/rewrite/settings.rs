@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which links are moved to an offload server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Globs of paths whose objects may be moved, matched on the percent-encoded path; a leading `/`

@@ -13,9 +13,10 @@ use crate::units::Price;
 
 /// `budget`: an amount for a time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct BudgetSettings {
-    /// In the currency of `price`. Must be given.
+    /// How much, in the currency of `price`. Above 0. Must be given.
     pub amount: f64,
     /// For which time. Default: day.
     pub per: Period,
@@ -32,6 +33,7 @@ impl Default for BudgetSettings {
 
 /// A period of the calendar, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Period {
     /// From a full hour to the next.

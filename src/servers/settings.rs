@@ -20,35 +20,39 @@ pub(super) const EVERY: RangeInclusive<Duration> =
 
 /// One offload server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerSettings {
     /// Its name in rules, status, logs and metrics. Must be given, and be unlike every other's.
     pub name: String,
     /// Where its objects are: `http` or `https`, possibly with a path prefix. Must be given.
     pub url: String,
-    /// Its own offload threshold: the load from which on it gets no more work.
+    /// The load from which on it gets no more work. Default: 0.8.
     pub threshold: Ratio,
     /// The load below which it gets work again. Default: the threshold less 0.05.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<Ratio>,
-    /// What a gigabyte from it costs. Default: 0.
+    /// What a gigabyte (10⁹ bytes) from it costs, in any currency. Default: 0.
     pub price: Price,
-    /// What it can send. With it the primary knows what it has assigned, without asking.
+    /// What it can send. With it, its load is what visitors were promised from it, corrected by its reports; without it,
+    /// its reports alone tell, and without those it has room for ever. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<BitRate>,
-    /// Whether it answers with `Access-Control-Allow-Origin`: without, stylesheets and what needs CORS stay
-    /// with the primary. Default: false.
+    /// Whether it answers with `Access-Control-Allow-Origin: *`. Without, stylesheets and all that needs CORS (fonts,
+    /// `integrity`, `crossorigin`) stay with the primary. Default: false.
     pub cors: bool,
-    /// What may be spent on it: over that it gets no work. Default: no bound.
+    /// What may be spent on it, by its price and what visitors were promised from it: over that it gets no work until the
+    /// next period. It is counted in memory. Default: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetSettings>,
-    /// How long its room grows when it comes back from being ill, taken out or unheard of; `"0s"`: it gets all
-    /// of it at once. Default: 10s.
+    /// How long its room grows, from a tenth to all of it, when it comes back from being ill, taken out or unheard of.
+    /// `"0s"`: it gets all at once. At most 1 h. Default: 10s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub slow_start: Duration,
     /// Where its load is told.
     pub report: ReportSettings,
-    /// How it is found out whether it is alive; `false`: it is believed to be.
+    /// How it is found out whether it is alive. `health = false`: it is believed to be.
     pub health: HealthSettings,
 }
 
@@ -203,14 +207,17 @@ impl Default for HealthSettings {
 
 /// The question, and how many answers count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthProbe {
-    /// What is asked for, below the server's URL. Any answer below 500 is good. Default: "/".
+    /// What is asked for, below the server's URL. Any answer below 500 but 421 is good. Default: `/`.
     pub path: String,
-    /// How often. Default: 2s.
+    /// How often, from 50 ms to 1 h. After a bad answer of a server that was well it is asked again after an eighth of it.
+    /// Default: 2s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub every: Duration,
-    /// After how many bad answers in a row it is ill. Default: 3.
+    /// After how many bad answers in a row it is ill, and gets no work. Default: 3.
     pub failures: u32,
     /// After how many good answers in a row it is well again. Default: 2.
     pub successes: u32,

@@ -4,14 +4,10 @@ use std::time::Duration;
 
 use include_dir::Dir;
 use serde::Serialize;
-use tokio::time::Instant;
 use url::Url;
 
-use super::story::Story;
 use crate::crowd::{Crowd, Reach, Reference, Settings, Sources};
 
-/// After that a visitor goes away.
-pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 /// The cookie that tells visitors apart.
 pub(super) const COOKIE: &str = "visitor";
 
@@ -27,7 +23,13 @@ const PAGES: [&str; 8] = [
     "gallery/",
 ];
 
-/// How many visits ended how.
+/// Whether visitors take the object at `path`. Of a picture's sizes they take the first, as all visitors of
+/// `overspill crowd` do: of this site's, JPEG in 480 pixels and WebP in 960.
+pub(super) fn takes(path: &str) -> bool {
+    !path.ends_with("-960.jpg") && !path.contains("-1600.")
+}
+
+/// How many visits ended how. Each visitor is counted once beside `came`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Tally {
     /// Visitors who came.
@@ -42,10 +44,20 @@ pub(super) struct Tally {
     pub(super) too_slow: u64,
     /// Let in, but something is missing.
     pub(super) broken: u64,
+    /// Still waiting.
+    pub(super) still_there: u64,
+    /// Not sent, since this machine has no file or port left.
+    pub(super) not_sent: u64,
 }
 
-/// The crowd for the site at `site`, which has these `files`.
-pub(super) fn crowd(site: &Url, files: &Dir<'_>) -> Result<Crowd, url::ParseError> {
+/// The crowd for the site at `site`, which has these `files`. Two with the same seed are the same.
+pub(super) fn crowd(
+    site: &str,
+    files: &Dir<'_>,
+    patience: Duration,
+    seed: u64,
+) -> Result<Crowd, url::ParseError> {
+    let site: Url = site.parse()?;
     let pages: Vec<Url> = PAGES
         .iter()
         .map(|page| site.join(page))
@@ -53,22 +65,15 @@ pub(super) fn crowd(site: &Url, files: &Dir<'_>) -> Result<Crowd, url::ParseErro
     let entrance = std::iter::repeat_n(pages[0].clone(), PAGES.len());
     let settings = Settings {
         pages: entrance.chain(pages.iter().cloned()).collect(),
-        patience: PATIENCE,
+        patience,
         most: usize::MAX,
         // All from one: the cookie tells them apart.
         sources: Sources::System,
         reach: Reach::default(),
         cookie: Some(COOKIE.to_owned()),
-        seed: Settings::SEED,
+        seed,
     };
-    Ok(Crowd::new(settings, Some(reference(site, files))))
-}
-
-/// Sends visitors as the story says.
-pub(super) async fn come(crowd: Crowd, story: Story, began: Instant) {
-    crowd
-        .come(|time| story.visitors(time), story.length(), began)
-        .await;
+    Ok(Crowd::new(settings, Some(reference(&site, files))))
 }
 
 fn reference(site: &Url, files: &Dir<'_>) -> Reference {
@@ -101,9 +106,15 @@ impl Tally {
             too_slow: visitors.timed_out + visitors.partial_timed_out,
             broken: visitors.partial - visitors.partial_timed_out
                 + visitors.refused
-                + visitors.failed
-                + visitors.not_started,
+                + visitors.failed,
+            still_there: visitors.unfinished,
+            not_sent: visitors.not_started,
         }
+    }
+
+    /// Those who were not told to come again later, and know how it ended.
+    pub(super) const fn let_in(&self) -> u64 {
+        self.whole + self.too_slow + self.broken
     }
 }
 

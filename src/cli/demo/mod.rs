@@ -1,13 +1,16 @@
 //! `overspill demo`: a primary, two offload servers and a crowd, in one process, over real sockets.
 //!
 //! ```text
-//! story ──► crowd ──► visitors ══ HTTP ══► stage: primary (Overspill around the site) ── link, 24 Mbit/s
-//!   │         │                                   a, b (the same site)               ── links, 32 Mbit/s
-//!   └────► director (here) ◄── status, bytes sent ──┘
-//!              └──► show (lines), summary
+//! story ──► crowd ──► visitors ══ HTTP ══► stage: primary (Overspill around the site) ── link, 12 Mbit/s
+//!   │         │                                   a, b (the same site)               ── links, 16 Mbit/s
+//!   │         └─────► the same visitors ══ HTTP ═══► alone (the same site, nothing else) ── link, 12 Mbit/s
+//!   └────► director ◄── status, bytes sent ──┘
+//!              └──► show (lines, a bar), summary
 //! ```
 
 mod crowd;
+mod director;
+mod line;
 mod link;
 mod show;
 mod stage;
@@ -17,7 +20,8 @@ mod summary;
 use std::{
     future::Future,
     io::{self, Write},
-    path::Path,
+    pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,14 +29,14 @@ use include_dir::{Dir, include_dir};
 use tokio::{task::JoinSet, time::Instant};
 
 use self::{
-    crowd::Tally,
-    show::{Moment, Show, load},
+    director::Director,
+    show::Show,
     stage::Stage,
-    story::Story,
+    story::{FEW, Played, Story},
     summary::Summary,
 };
-use super::{DemoArguments, serve::asked_to_stop};
-use crate::{crowd::Crowd, guard::allow_many_connections, site::Site};
+use super::DemoArguments;
+use crate::{crowd::Settings, guard::allow_many_connections};
 
 type BoxError = Box<dyn std::error::Error>;
 
@@ -53,25 +57,29 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<(), BoxError> {
     let folder = tempfile::Builder::new()
         .prefix("overspill-demo-")
         .tempdir()?;
-    SITE.extract(folder.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let mut show = Show::new(arguments.json);
-    let played = runtime.block_on(play(folder.path(), story, &mut show, asked_to_stop(|| ())));
-    // Whoever still waits for an answer gets none.
-    runtime.shutdown_background();
-    let told = played.and_then(|summary| {
+    let played: Result<(), BoxError> = runtime.block_on(async {
+        let mut show = Show::new(arguments.json, &story);
+        let mut stage = Stage::set(folder.path(), &story).await?;
+        let mut stop = pin!(asked_to_stop());
+        let summary = play(&mut stage, story, &mut show, &mut stop).await?;
         show.ending(&summary)?;
         if arguments.json {
             writeln!(io::stdout(), "{}", serde_json::to_string(&summary)?)?;
         }
+        if arguments.keep && summary.complete {
+            keep(&stage, &story, &mut show, &mut stop).await?;
+        }
         Ok(())
     });
-    match told {
+    // Whoever still waits for an answer gets none.
+    runtime.shutdown_background();
+    match played {
         // `overspill demo | head`: who has seen enough has seen enough.
         Err(error) if is_broken_pipe(&*error) => Ok(()),
-        told => told,
+        played => played,
     }
 }
 
@@ -83,77 +91,78 @@ fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Plays the story to its end, or until `stop` is ready.
 async fn play(
-    folder: &Path,
+    stage: &mut Stage,
     story: Story,
     show: &mut Show,
     stop: impl Future<Output = ()>,
 ) -> Result<Summary, BoxError> {
-    let stage = Stage::set(folder, &story).await?;
-    stage
-        .overspill
-        .learn_objects(Site::objects(folder, usize::MAX));
-    show.opening(&stage, crowd::PATIENCE)?;
-    let crowd = crowd::crowd(&stage.servers[0].url().parse()?, &SITE)?;
+    show.opening(stage, &story)?;
+    let crowd = |url: String| crowd::crowd(&url, &SITE, story.patience, Settings::SEED);
+    let crowds = [crowd(stage.servers[0].url())?, crowd(stage.alone.url())?];
+    let played = Arc::new(Played::new(story));
     let began = Instant::now();
     let mut visitors = JoinSet::new();
-    visitors.spawn(crowd::come(crowd.clone(), story, began));
-    tokio::select! {
-        ended = direct(&stage, &story, &crowd, began, show) => ended,
-        () = stop => {
-            let status = stage.overspill.status();
-            Ok(Summary::new(&moment(&stage, &crowd, began), &status, vec![status.level], false))
-        }
+    for crowd in crowds.clone() {
+        let played = played.clone();
+        visitors.spawn(async move {
+            let rate = |time| played.visitors(time);
+            crowd.come(rate, story.most(), began).await;
+        });
     }
+    let mut director = Director::new(stage, show, story, played, crowds, began);
+    tokio::select! {
+        ended = director.direct() => ended?,
+        () = stop => {}
+    }
+    Ok(director.summary())
 }
 
-/// Tells what happens while it happens.
-async fn direct(
+/// All of it goes on with a few visitors, until `stop` is ready.
+async fn keep(
     stage: &Stage,
     story: &Story,
-    crowd: &Crowd,
-    began: Instant,
     show: &mut Show,
-) -> Result<Summary, BoxError> {
-    let mut ticks = tokio::time::interval(LOOK);
-    let mut act = None;
-    let mut level = stage.overspill.status().level;
-    let mut levels = vec![level];
-    let mut level_since = began;
-    let mut last = Moment::default();
-    loop {
-        ticks.tick().await;
-        let now = moment(stage, crowd, began);
-        let status = stage.overspill.status();
-        let on = story.act(now.time).map(|(number, _)| number);
-        if status.level != level {
-            show.level(level, status.level, load(&status))?;
-            level = status.level;
-            level_since = Instant::now();
-            if !levels.contains(&level) {
-                levels.push(level);
-            }
+    stop: impl Future<Output = ()>,
+) -> Result<(), BoxError> {
+    /// For so long a crowd comes before another does.
+    const LONG: Duration = Duration::from_secs(3600);
+    show.keeping(stage, FEW)?;
+    let few = async {
+        for seed in Settings::SEED.. {
+            let crowd = crowd::crowd(&stage.servers[0].url(), &SITE, story.patience, seed)?;
+            crowd.come(|_| FEW, LONG, Instant::now()).await;
         }
-        let calm =
-            on == Some(story.last()) && level == "normal" && level_since.elapsed() >= story.calm;
-        let Some(number) = on.filter(|_| !calm) else {
-            show.line(&last, &now, stage, &status)?;
-            return Ok(Summary::new(&now, &status, levels, true));
-        };
-        if act != Some(number) {
-            act = Some(number);
-            show.narrate(story.acts[number].sentence)?;
-        }
-        if now.time >= last.time + story.line {
-            show.line(&last, &now, stage, &status)?;
-            last = now;
-        }
+        Ok::<(), url::ParseError>(())
+    };
+    tokio::select! {
+        ended = few => ended?,
+        () = stop => {}
+    }
+    Ok(())
+}
+
+/// SIGINT, SIGTERM, a terminal that is closed; elsewhere than on Unix, Ctrl-C.
+#[cfg(unix)]
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hang_up)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        // Without them the system's own way of ending a process still works.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
     }
 }
 
-fn moment(stage: &Stage, crowd: &Crowd, began: Instant) -> Moment {
-    Moment {
-        time: began.elapsed(),
-        tally: Tally::of(crowd),
-        sent: stage.servers.each_ref().map(|server| server.link.sent()),
+#[cfg(not(unix))]
+async fn asked_to_stop() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
     }
 }

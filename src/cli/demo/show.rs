@@ -1,4 +1,4 @@
-//! What the audience sees: plain lines, in colour on a terminal.
+//! What the audience sees: lines, and on a terminal colours and a bar below them that tells how long it still is.
 
 use std::{
     fmt,
@@ -6,16 +6,22 @@ use std::{
     time::Duration,
 };
 
-use super::{crowd::Tally, stage::Stage, summary::Summary};
-use crate::{app::Status, load::Thresholds, units::Ratio};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-/// Cells of a bar.
-const BAR: usize = 8;
+use super::{
+    crowd::Tally,
+    line::{HEADING, Line},
+    stage::Stage,
+    story::{ACTS, Act, Story},
+};
+use crate::{app::Status, load::Thresholds, units::Ratio};
 
 /// Where the show is written.
 pub(super) struct Show {
     out: Box<dyn Write + Send>,
-    colour: bool,
+    paint: Paint,
+    /// Below the lines, on a terminal.
+    bar: Option<ProgressBar>,
 }
 
 /// What a line is made from: a moment, or all that happened between two.
@@ -23,13 +29,21 @@ pub(super) struct Show {
 pub(super) struct Moment {
     pub(super) time: Duration,
     pub(super) tally: Tally,
+    /// The same crowd's where there is no Overspill.
+    pub(super) alone: Tally,
     /// Bytes sent by each server.
     pub(super) sent: [u64; 3],
+    /// And by the one that has nobody.
+    pub(super) sent_alone: u64,
 }
+
+/// Whether text is set off.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paint(bool);
 
 /// Ways to set text off.
 #[derive(Debug, Clone, Copy)]
-enum Style {
+pub(super) enum Style {
     Faint,
     Bold,
     Green,
@@ -53,7 +67,7 @@ impl Style {
         }
     }
 
-    fn of_level(level: &str) -> Self {
+    pub(super) fn of_level(level: &str) -> Self {
         match level {
             "normal" => Self::Green,
             "offload" => Self::Yellow,
@@ -63,41 +77,66 @@ impl Style {
     }
 }
 
-// === impl Show ===
+// === impl Paint ===
 
-impl Show {
-    /// On stdout; on stderr where stdout is for the summary as JSON.
-    pub(super) fn new(json: bool) -> Self {
-        let (out, terminal): (Box<dyn Write + Send>, _) = if json {
-            (Box::new(io::stderr()), io::stderr().is_terminal())
-        } else {
-            (Box::new(io::stdout()), io::stdout().is_terminal())
-        };
-        // https://no-color.org
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self {
-            out,
-            colour: terminal && wanted,
-        }
-    }
-
-    fn paint(&self, style: Style, text: impl fmt::Display) -> String {
-        if self.colour {
+impl Paint {
+    pub(super) fn with(self, style: Style, text: impl fmt::Display) -> String {
+        if self.0 {
             format!("\x1b[{}m{text}\x1b[0m", style.code())
         } else {
             text.to_string()
         }
     }
+}
+
+// === impl Show ===
+
+impl Show {
+    /// On stdout; on stderr where stdout is for the summary as JSON.
+    pub(super) fn new(json: bool, story: &Story) -> Self {
+        let (out, terminal, target): (Box<dyn Write + Send>, _, _) = if json {
+            let target = ProgressDrawTarget::stderr();
+            (Box::new(io::stderr()), io::stderr().is_terminal(), target)
+        } else {
+            let target = ProgressDrawTarget::stdout();
+            (Box::new(io::stdout()), io::stdout().is_terminal(), target)
+        };
+        let moves = terminal && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
+        // https://no-color.org
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let paint = Paint(moves && wanted);
+        Self {
+            out,
+            paint,
+            bar: moves.then(|| bar(target, story.length(), paint)),
+        }
+    }
+
+    /// Whatever is written goes above the bar.
+    fn say(&mut self, text: &str) -> io::Result<()> {
+        let out = &mut self.out;
+        match &self.bar {
+            Some(bar) => bar.suspend(|| writeln!(out, "{text}")),
+            None => writeln!(out, "{text}"),
+        }
+    }
 
     /// Who plays, and what the levels mean.
-    pub(super) fn opening(&mut self, stage: &Stage, patience: Duration) -> io::Result<()> {
+    pub(super) fn opening(&mut self, stage: &Stage, story: &Story) -> io::Result<()> {
         let mut text =
             String::from("A site on a small link, two offload servers, and a crowd.\n\n");
-        for (server, role) in stage.servers.iter().zip([
+        let dashboard = self
+            .paint
+            .with(Style::Bold, format_args!("http://{}/", stage.admin));
+        text += &format!("  Dashboard: {dashboard}\n\n");
+        let roles = [
             "the site: look at it while it lasts",
             "offload server",
             "offload server",
-        ]) {
+            "the same site without Overspill",
+        ];
+        let servers = stage.servers.iter().chain([&stage.alone]);
+        for (server, role) in servers.zip(roles) {
             text += &format!(
                 "  {:<8} {:<23} {:>9}  {role}\n",
                 server.name,
@@ -105,7 +144,7 @@ impl Show {
                 server.link.capacity().to_string()
             );
         }
-        text += &format!("  {:<8} http://{}/api/status\n\n", "status", stage.admin);
+        text.push('\n');
         let Thresholds {
             offload,
             throttle,
@@ -120,34 +159,49 @@ impl Show {
             (
                 "offload",
                 offload,
-                "some visitors' pages link their objects to an offload server",
+                "some pages link their objects to an offload server",
             ),
             (
                 "throttle",
                 throttle,
-                "some new visitors get a 503 page, so that the others get whole pages",
+                "some new visitors get a 503 page, the others whole pages",
             ),
             ("drop", drop, "some connections are closed without a byte"),
         ] {
-            let name = self.paint(Style::of_level(level), format_args!("{level:<8}"));
-            let above = threshold.map_or("        ".to_owned(), |threshold: Ratio| {
+            let name = self
+                .paint
+                .with(Style::of_level(level), format_args!("{level:<8}"));
+            let above = threshold.map_or(String::new(), |threshold: Ratio| {
                 format!("load {threshold:.2}+")
             });
             text += &format!("  {name} {above:<11} {meaning}\n");
         }
         text += &format!(
-            "\nA visitor fetches a page and its objects, over at most six connections to a host, within {} s.\n\n",
-            patience.as_secs()
+            "\nA visitor fetches a page and its objects, over at most six connections to a\n\
+             host, and goes away after {} s. The same visitors come to the primary alone.\n\n\
+             Of the visitors in each second: come; whole: got the page with all its objects;\n\
+             alone: as many as got that from the primary alone; 503: a page that says no;\n\
+             drop: no answer; lost: let in, and the page was not whole. The bars: Mbit/s.",
+            story.patience.as_secs()
         );
-        let heading = " time  visitors  load  level     share   whole   503  dropped  not whole   Mbit/s  primary     a           b";
-        text += &self.paint(Style::Bold, heading);
-        writeln!(self.out, "{text}")
+        self.say(&text)
     }
 
-    /// The narrator speaks.
-    pub(super) fn narrate(&mut self, sentence: &str) -> io::Result<()> {
-        let sentence = self.paint(Style::Bold, sentence);
-        writeln!(self.out, "\n  {sentence}")
+    /// An act begins.
+    pub(super) fn act(&mut self, number: usize, act: &Act) -> io::Result<()> {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(format!("{}/{ACTS} {}", number + 1, act.name));
+        }
+        let sentence = format!("{}. {}", number + 1, act.sentence);
+        let sentence = self.paint.with(Style::Bold, sentence);
+        let heading = self.paint.with(Style::Faint, HEADING);
+        self.say(&format!("\n{sentence}\n{heading}"))
+    }
+
+    /// The narrator tells what has happened.
+    pub(super) fn event(&mut self, text: impl fmt::Display) -> io::Result<()> {
+        let text = self.paint.with(Style::Bold, text);
+        self.say(&format!("  {text}"))
     }
 
     /// The level has changed.
@@ -155,17 +209,15 @@ impl Show {
         let order = ["normal", "offload", "throttle", "drop"];
         let place = |level| order.iter().position(|name| *name == level);
         let meaning = match (to, place(to) > place(from)) {
-            ("offload", true) => "pages begin to link their objects to the offload servers",
-            ("throttle", true) => "who finds room nowhere may get a 503",
-            ("drop", true) => {
-                "with all new visitors turned away it is still too much: some get no answer"
-            }
-            ("throttle", false) => "everyone gets an answer again, if only a 503",
+            ("offload", true) => "objects begin to come from a and b",
+            ("throttle", true) => "who finds room nowhere gets a 503",
+            ("drop", true) => "some get no answer",
+            ("throttle", false) => "everyone gets an answer, if only a 503",
             ("offload", false) => "nobody is turned away any more",
-            _ => "nothing was left to offload for a whole hold: all is as it was",
+            _ => "all is as it was",
         };
-        let to = self.paint(Style::of_level(to), to);
-        writeln!(self.out, "  {from} -> {to} at load {load:.2}: {meaning}")
+        let to = self.paint.with(Style::of_level(to), to);
+        self.say(&format!("  {from} -> {to} at load {load:.2}: {meaning}"))
     }
 
     /// What happened between two moments.
@@ -176,48 +228,101 @@ impl Show {
         stage: &Stage,
         status: &Status,
     ) -> io::Result<()> {
-        let seconds = (now.time - last.time).as_secs_f64().max(1e-3);
-        let rate =
-            |count: fn(&Tally) -> u64| (count(&now.tally) - count(&last.tally)) as f64 / seconds;
-        let level = self.paint(
-            Style::of_level(status.level),
-            format_args!("{:<8}", status.level),
-        );
-        let turned_away = rate(|tally| tally.turned_away);
-        let dropped = rate(|tally| tally.dropped);
-        let mut text = format!(
-            "{:>4.0}s {:>7.0}/s  {:>4.2}  {level} {:>5.0}% {:>6.0}/s {:>5.0} {:>8.0} {:>10.0}           ",
-            now.time.as_secs_f64(),
-            rate(|tally| tally.came),
-            load(status),
-            status.share * 100.0,
-            rate(|tally| tally.whole),
-            turned_away,
-            dropped,
-            rate(|tally| tally.too_slow + tally.broken),
-        );
-        for (server, (now, last)) in stage.servers.iter().zip(now.sent.iter().zip(last.sent)) {
-            let bits = (now - last) as f64 * 8.0 / seconds;
-            let full = bits / server.link.capacity().bits_per_second();
-            let cells = ((full * BAR as f64).round() as usize).min(BAR);
-            let bar = self.paint(Style::Green, "█".repeat(cells));
-            let rest = self.paint(Style::Faint, "·".repeat(BAR - cells));
-            text += &format!("{bar}{rest}{:>3.0} ", bits / 1e6);
-        }
-        writeln!(self.out, "{}", text.trim_end())
+        let line = Line {
+            last,
+            now,
+            stage,
+            status,
+        };
+        let line = line.painted(self.paint);
+        self.say(&line)
     }
 
-    /// The end.
-    pub(super) fn ending(&mut self, summary: &Summary) -> io::Result<()> {
-        writeln!(self.out, "\n{summary}")
+    /// How much of the story is behind.
+    pub(super) fn progress(&self, story: &Story, behind: Duration) {
+        let Some(bar) = &self.bar else {
+            return;
+        };
+        let length = story.length();
+        bar.set_position(millis(behind));
+        bar.set_message(match length.saturating_sub(behind).as_secs() {
+            0 => "a moment more".to_owned(),
+            left => format!("{left} s left"),
+        });
+    }
+
+    /// The last visitors leave.
+    pub(super) fn leaving(&self) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix("the last ones leave");
+        }
+    }
+
+    /// The end, be it early.
+    pub(super) fn ending(&mut self, summary: &impl fmt::Display) -> io::Result<()> {
+        self.curtain();
+        self.say(&format!("\n{summary}"))
+    }
+
+    /// Nothing but lines from now on.
+    fn curtain(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// All of it stays as it is.
+    pub(super) fn keeping(&mut self, stage: &Stage, visitors: f64) -> io::Result<()> {
+        let [primary, ..] = &stage.servers;
+        let dashboard = format!("http://{}/", stage.admin);
+        let dashboard = self.paint.with(Style::Bold, dashboard);
+        self.say(&format!(
+            "It goes on with {visitors} visitors a second until Ctrl-C.\n  The dashboard: {dashboard}\n  The site:      {}/",
+            primary.url()
+        ))
     }
 }
 
-/// The load of the primary's link.
-pub(super) fn load(status: &Status) -> f64 {
-    let bandwidth = status
-        .signals
-        .iter()
-        .find(|signal| signal.name == "bandwidth");
-    bandwidth.and_then(|signal| signal.load).unwrap_or(0.0)
+/// However the show ends, the bar does not stay behind. It leaves room for the "^C" that a terminal writes after it:
+/// else that would begin another line, and the bar's would not be found.
+fn bar(target: ProgressDrawTarget, length: Duration, Paint(colour): Paint) -> ProgressBar {
+    let template = if colour {
+        "{prefix:19.bold} {bar:36.cyan/black.bright} {msg:>13}"
+    } else {
+        "{prefix:19} {bar:36} {msg:>13}"
+    };
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─");
+    ProgressBar::with_draw_target(Some(millis(length)), target)
+        .with_style(style)
+        .with_finish(ProgressFinish::AndClear)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_can_be_drawn() {
+        for colour in [true, false] {
+            let bar = bar(
+                ProgressDrawTarget::hidden(),
+                Duration::from_secs(9),
+                Paint(colour),
+            );
+            bar.set_position(4_500);
+            assert_eq!(bar.length(), Some(9_000));
+        }
+    }
+
+    #[test]
+    fn text_is_plain_where_it_is_not_painted() {
+        assert_eq!(Paint(false).with(Style::Red, 1), "1");
+        assert_eq!(Paint(true).with(Style::Red, 1), "\x1b[31m1\x1b[0m");
+    }
 }

@@ -1,9 +1,10 @@
-//! The three servers, each behind its own link, and Overspill around the primary.
+//! The three servers, each behind its own link, and Overspill around the primary; and, beside them, a second primary
+//! on a link like the first's, that has nobody.
 
 use std::{
     io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,12 +16,20 @@ use axum::{
     middleware::map_response,
     response::Response,
     routing::get,
+    serve::{Listener, ListenerExt},
 };
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use include_dir::File;
 use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tower_layer::Layer;
 
 use super::{
-    crowd::COOKIE,
+    SITE,
+    crowd::{self, COOKIE},
     link::{Link, LinkBody},
     story::Story,
 };
@@ -29,18 +38,24 @@ use crate::{
     admin::{Admin, AdminSettings, Lifecycle},
     front::{FrontLayer, Rules},
     load::{self, BandwidthSettings, BandwidthSource, Thresholds},
-    offload::{IdentitySettings, OffloadSettings},
+    offload::{IdentitySettings, OffloadSettings, ThrottleSettings},
     servers::{HealthProbe, HealthSettings, ReportKind, ReportSettings, ServerSettings},
     site::Site,
     units::{BitRate, Ratio},
 };
 
 /// What the primary's link carries.
-const PRIMARY: f64 = 24e6;
+const PRIMARY: f64 = 12e6;
 /// What each offload server's link carries.
-const OFFLOAD: f64 = 32e6;
+const OFFLOAD: f64 = 16e6;
 /// Where an offload server tells its load.
 const REPORT: &str = "/.overspill/load";
+/// How often it is asked for it.
+const REPORTS: Duration = Duration::from_millis(500);
+/// The page for those who are turned away, among the demo's files.
+const OVERLOADED: &str = "overloaded.html";
+/// Which of the servers dies.
+pub(super) const MORTAL: usize = 2;
 
 type BoxError = Box<dyn std::error::Error>;
 
@@ -50,6 +65,8 @@ pub(super) struct Server {
     pub(super) name: &'static str,
     pub(super) address: SocketAddr,
     pub(super) link: Arc<Link>,
+    /// What serves, while it lives.
+    serving: JoinSet<()>,
 }
 
 /// All that stands when the curtain rises. Dropping it ends it.
@@ -57,10 +74,13 @@ pub(super) struct Server {
 pub(super) struct Stage {
     /// The primary first.
     pub(super) servers: [Server; 3],
+    /// The same site on a link like the primary's, without Overspill.
+    pub(super) alone: Server,
     pub(super) admin: SocketAddr,
     pub(super) overspill: Overspill,
     pub(super) thresholds: Thresholds,
-    _tasks: JoinSet<io::Result<()>>,
+    site: Site,
+    _lifecycle: Lifecycle,
 }
 
 // === impl Server ===
@@ -72,7 +92,19 @@ impl Server {
             name,
             address: listener.local_addr()?,
             link: Link::new(capacity, Instant::now()),
+            serving: JoinSet::new(),
         })
+    }
+
+    /// Serves what comes to `listener` until it is killed.
+    fn serve(&mut self, listener: TcpListener, app: Router) {
+        self.serving.spawn(serve(listener, app));
+    }
+
+    /// It is gone as a process is that is killed: nobody listens, and whoever it was sending to gets the end of the
+    /// connection instead.
+    fn kill(&mut self) {
+        self.serving = JoinSet::new();
     }
 
     pub(super) fn url(&self) -> String {
@@ -80,7 +112,7 @@ impl Server {
     }
 
     /// How Overspill is told of it.
-    fn settings(&self) -> ServerSettings {
+    fn settings(&self, story: &Story) -> ServerSettings {
         ServerSettings {
             name: self.name.to_owned(),
             url: self.url(),
@@ -90,14 +122,15 @@ impl Server {
             report: ReportSettings {
                 kind: ReportKind::Orca,
                 url: format!("{}{REPORT}", self.url()),
-                every: Duration::from_millis(500),
+                every: REPORTS,
                 ..ReportSettings::default()
             },
             health: HealthSettings::Probe(HealthProbe {
                 path: REPORT.to_owned(),
-                every: Duration::from_secs(1),
+                every: story.probe,
                 ..HealthProbe::default()
             }),
+            slow_start: story.slow_start,
             ..ServerSettings::default()
         }
     }
@@ -106,49 +139,114 @@ impl Server {
 // === impl Stage ===
 
 impl Stage {
-    /// Builds everything on ports that the system gives, and starts it.
+    /// Builds everything on ports that the system gives, with its files in `folder`, and starts it.
     pub(super) async fn set(folder: &Path, story: &Story) -> Result<Self, BoxError> {
         let listen = || TcpListener::bind(("127.0.0.1", 0));
-        let (first, a, b) = (listen().await?, listen().await?, listen().await?);
-        let servers = [
+        let (first, a, b, alone) = (
+            listen().await?,
+            listen().await?,
+            listen().await?,
+            listen().await?,
+        );
+        let mut servers = [
             Server::new("primary", &first, PRIMARY)?,
             Server::new("a", &a, OFFLOAD)?,
             Server::new("b", &b, OFFLOAD)?,
         ];
-        let settings = settings(&servers, story);
+        let page = folder.join(OVERLOADED);
+        std::fs::write(&page, overloaded())?;
+        let settings = settings(&servers, story, page);
         let thresholds = settings.load.bandwidth.thresholds();
-        let site = Site::new(folder)?;
-        let mut tasks = JoinSet::new();
-
-        for (listener, server) in [(a, &servers[1]), (b, &servers[2])] {
-            let app = offload_server(site.clone(), server.link.clone());
-            tasks.spawn(async { axum::serve(listener, app).await });
+        let folder = folder.join("site");
+        std::fs::create_dir(&folder)?;
+        SITE.extract(&folder)?;
+        let site = Site::new(&folder)?;
+        for (listener, server) in [a, b].into_iter().zip(&mut servers[1..]) {
+            server.serve(listener, offload_server(site.clone(), server.link.clone()));
         }
+        let mut bare = Server::new("alone", &alone, PRIMARY)?;
+        bare.serve(alone, plain(site.clone(), bare.link.clone()));
 
         let admin = Admin::bind(&settings.admin)?;
         let admin_address = admin.local_addr()?;
         let overspill = Overspill::start(settings)?;
-        admin.start(overspill.clone(), Lifecycle::new())?;
-        let app = primary(site, &overspill, servers[0].link.clone());
+        overspill.learn_objects(Site::objects(&folder, usize::MAX).into_iter().map(weighed));
+        let lifecycle = Lifecycle::new();
+        admin.start(overspill.clone(), lifecycle.clone())?;
+        let app = primary(site.clone(), &overspill, servers[0].link.clone());
         let gate = overspill.gate(first);
-        tasks.spawn(async {
-            axum::serve(
-                gate,
-                app.into_make_service_with_connect_info::<SocketAddr>(),
-            )
-            .await
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        servers[0].serving.spawn(async {
+            // It never ends by itself.
+            let _ = axum::serve(gate, app).await;
         });
+        lifecycle.serving();
         Ok(Self {
             servers,
+            alone: bare,
             admin: admin_address,
             overspill,
             thresholds,
-            _tasks: tasks,
+            site,
+            _lifecycle: lifecycle,
         })
+    }
+
+    /// Kills the server that dies in the story.
+    pub(super) fn kill(&mut self) {
+        self.servers[MORTAL].kill();
+    }
+
+    /// Starts it again, where it was.
+    ///
+    /// # Errors
+    /// Its address is taken just now.
+    pub(super) async fn revive(&mut self) -> io::Result<()> {
+        let server = &mut self.servers[MORTAL];
+        let listener = TcpListener::bind(server.address).await?;
+        server.serve(
+            listener,
+            offload_server(self.site.clone(), server.link.clone()),
+        );
+        Ok(())
     }
 }
 
-fn settings([primary, a, b]: &[Server; 3], story: &Story) -> Settings {
+/// Serves until it is dropped, which cuts every connection: those that axum serves would live on.
+async fn serve(listener: TcpListener, app: Router) {
+    // Answers are written whole.
+    let mut listener = listener.tap_io(|io| drop(io.set_nodelay(true)));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut connections = JoinSet::new();
+    loop {
+        let (io, _) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let service = TowerToHyperService::new(app.clone());
+        let connection = builder
+            .serve_connection(TokioIo::new(io), service)
+            .into_owned();
+        // One that breaks concerns nobody but its client, who knows.
+        connections.spawn(async move { drop(connection.await) });
+    }
+}
+
+/// The site's own page for those who are turned away. It has a picture in it and asks for nothing else.
+fn overloaded() -> String {
+    let map = SITE.get_file("visit/map.svg");
+    let map = map.and_then(File::contents_utf8).unwrap_or_default();
+    include_str!("overloaded.html").replace("<!-- map -->", map)
+}
+
+/// A site in use has learnt which of its objects visitors take. There is no time for that here, so Overspill is told
+/// it: the others weigh nothing.
+fn weighed((path, bytes): (String, u64)) -> (String, u64) {
+    let bytes = if crowd::takes(&path) { bytes } else { 0 };
+    (path, bytes)
+}
+
+fn settings([primary, a, b]: &[Server; 3], story: &Story, page: PathBuf) -> Settings {
     let off = |enabled| load::CpuSettings {
         enabled,
         ..load::CpuSettings::default()
@@ -160,6 +258,8 @@ fn settings([primary, a, b]: &[Server; 3], story: &Story) -> Settings {
             bandwidth: BandwidthSettings {
                 source: BandwidthSource::Responses,
                 capacity: Some(primary.link.capacity()),
+                // A link that is full reads 1 and sometimes a little less.
+                drop: Some(Ratio::saturating(0.95)),
                 ..BandwidthSettings::default()
             },
             ..load::Settings::default()
@@ -172,8 +272,12 @@ fn settings([primary, a, b]: &[Server; 3], story: &Story) -> Settings {
                 cookie: Some(COOKIE.to_owned()),
                 ..IdentitySettings::default()
             }),
-            servers: vec![a.settings(), b.settings()],
+            servers: vec![a.settings(story), b.settings(story)],
             ..OffloadSettings::default()
+        },
+        throttle: ThrottleSettings {
+            page: Some(page),
+            ..ThrottleSettings::default()
         },
         admin: AdminSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -190,11 +294,16 @@ fn primary(site: Site, overspill: &Overspill, link: Arc<Link>) -> Router {
         .layer(map_response(move |response| over(link.clone(), response)))
 }
 
-fn offload_server(site: Site, link: Arc<Link>) -> Router {
-    let meter = Arc::new(Meter::new(link.clone()));
+/// The site as it is, on a link.
+fn plain(site: Site, link: Arc<Link>) -> Router {
     Router::new()
         .fallback_service(FrontLayer::new(Rules::Folder).layer(site))
         .layer(map_response(move |response| over(link.clone(), response)))
+}
+
+fn offload_server(site: Site, link: Arc<Link>) -> Router {
+    let meter = Arc::new(Meter::new(link.clone()));
+    plain(site, link)
         .layer(map_response(allow_other_origins))
         // Beside the link: a report must not wait behind the crowd.
         .route(REPORT, get(move || async move { meter.report() }))
@@ -251,5 +360,20 @@ impl Meter {
             "application_utilization": load,
             "named_metrics": { "bandwidth": load },
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_turned_away_gets_the_map() {
+        let page = overloaded();
+        assert!(page.contains("<svg") && page.contains("{{ retry_after }}"));
+        assert_eq!(page.matches("{{").count(), 1, "nothing else is a template");
+        assert!(!page.contains("{%") && !page.contains("{#"));
+        // At `drop` such pages alone fill the primary's link.
+        assert!((12_000..20_000).contains(&page.len()), "{}", page.len());
     }
 }

@@ -9,23 +9,28 @@ use crate::{problem::Problem, servers::ServerSettings, units};
 
 /// `[offload.discovery]`: where more servers are found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DiscoverySettings {
     /// A file with more servers, in tables `[[servers]]` like those of `[[offload.servers]]`. It is read anew
-    /// when it changes. Default: none.
+    /// when it changes: write it aside and rename it into place. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<units::PathText>"))]
     pub file: Option<PathBuf>,
     /// The name whose SRV records (RFC 2782) tell more servers. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srv: Option<String>,
     /// The name server that is asked. Default: those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<units::AddressText>"))]
     pub name_server: Option<SocketAddr>,
-    /// How often it is asked. Default: 10s.
+    /// How often it is asked, from 1 s to 1 h. Default: 10s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub every: Duration,
-    /// How long a server that the answers leave out is kept. Default: 1m.
+    /// How long a server is kept that the answers leave out, at most a day. `"0s"`: it goes with the first. Default: 1m.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub keep: Duration,
     /// What a server is that an answer names: `{host}` and `{port}` stand for what it says, in `name`, `url` and
     /// `report.url`. Default: `name = "{host}:{port}"`, `url = "http://{host}:{port}"`.

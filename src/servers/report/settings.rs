@@ -11,27 +11,30 @@ use crate::{
 
 /// Where a server's load is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ReportSettings {
-    /// In which form.
+    /// In which form. Default: none.
     pub kind: ReportKind,
-    /// Where it is fetched; for an agent `host:port`.
+    /// Where it is fetched; of an agent, its `host:port`. Must be given, but for `none`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub url: String,
-    /// How often. Default: 1s.
+    /// How often, from 50 ms to 1 h. Default: 1s.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub every: Duration,
-    /// Of a Prometheus endpoint: the metric.
+    /// Of a Prometheus endpoint: the metric. Must be given there.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub metric: String,
-    /// Of a Prometheus endpoint: the labels that a sample must have; those that have them are added up.
+    /// Of a Prometheus endpoint: the labels that a sample must have; those that have them are added up. Default: all
+    /// samples.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Of a Prometheus endpoint: the metric is a counter, and what it grows by a second is what counts.
     /// Default: false.
     #[serde(skip_serializing_if = "is_false")]
     pub rate: bool,
-    /// Of a Prometheus endpoint: the metric, or its rate a second, that is a load of 1.0. Must be given.
+    /// Of a Prometheus endpoint: the metric, or its rate a second, that is a load of 1.0. Must be given there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<f64>,
 }
@@ -56,14 +59,16 @@ impl Default for ReportSettings {
 
 /// The form of a load report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ReportKind {
     /// No report: the assigned estimate alone.
     #[default]
     None,
-    /// Open Request Cost Aggregation, as JSON or text.
+    /// Open Request Cost Aggregation, as JSON or text. `offload.token` is shown.
     Orca,
-    /// A HAProxy agent.
+    /// A HAProxy agent (`agent-check`): `75%` is a load of 0.25; `drain`, `maint` and `down` take the server out, until
+    /// `ready` and `up`.
     Agent,
     /// A metric of a Prometheus text endpoint.
     Prometheus,

@@ -40,38 +40,42 @@ pub use self::rule::networks;
 
 /// `offload.select`: one criterion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Criterion {
-    /// Rules for the client's address and identity.
+    /// The rules of `[[offload.clients]]`, for the client's address and identity.
     Client,
-    /// The price of a gigabyte.
+    /// The price of a gigabyte: the cheapest that has room.
     Price,
-    /// The free room.
+    /// The free room: more visitors for the one that has more.
     Load,
 }
 
 /// `offload.spread`: how the objects of a page are spread over the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SpreadBy {
-    /// A visitor's whole page comes from one server.
+    /// All come from the visitor's server.
     #[default]
     Page,
-    /// Each object comes from the server that it hashes to.
+    /// Each comes from the server that it hashes to, among those that are as good as the visitor's: so many caches hold
+    /// as many times more than one.
     Object,
 }
 
 /// `[[offload.clients]]`: which servers are for whom.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientRuleSettings {
-    /// Networks or addresses of clients. Empty: any.
+    /// Networks or addresses of clients. Default: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// A glob on the client's identity. A plain cookie can be forged: see `offload.identity`.
+    /// A glob on the client's identity. A plain cookie can be made up: see `offload.identity`. Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// The names of the servers.
+    /// The names of the servers. Must be given.
     pub servers: Vec<String>,
 }
 
