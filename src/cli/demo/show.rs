@@ -130,7 +130,7 @@ impl Show {
             .with(Style::Bold, format_args!("http://{}/", stage.admin));
         text += &format!("  Dashboard: {dashboard}\n\n");
         let roles = [
-            "the site: look at it while it lasts",
+            "the site: have a look",
             "offload server",
             "offload server",
             "the same site without Overspill",
