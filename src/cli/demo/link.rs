@@ -71,6 +71,8 @@ pub(super) struct Link {
     bucket: Arc<Shared>,
     /// Those who wait for their turn.
     queue: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    /// How many they are.
+    waiting: AtomicU64,
     sent: AtomicU64,
 }
 
@@ -92,12 +94,19 @@ impl Link {
             capacity,
             bucket,
             queue,
+            waiting: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         })
     }
 
     pub(super) const fn capacity(&self) -> BitRate {
         self.capacity
+    }
+
+    /// How long, in seconds, whoever comes now waits at most until it is their turn.
+    pub(super) fn queue(&self) -> f64 {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        (waiting * TURN) as f64 / self.capacity.bytes_per_second()
     }
 
     /// All bytes that went out.
@@ -162,6 +171,7 @@ struct Turn {
 impl Turn {
     fn wait(link: &Arc<Link>) -> Self {
         let (turn, comes) = oneshot::channel();
+        link.waiting.fetch_add(1, Ordering::Relaxed);
         // It is there as long as the link is.
         let _ = link.queue.send(turn);
         Self {
@@ -176,6 +186,7 @@ impl Turn {
         if !self.has_come {
             let _ = ready!(Pin::new(&mut self.comes).poll(cx));
             self.has_come = true;
+            self.link.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         Poll::Ready(())
     }
@@ -190,6 +201,9 @@ impl Drop for Turn {
             self.link.bucket.corrected.notify_one();
         }
         self.comes.close();
+        if !self.has_come {
+            self.link.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
         self.link.sent.fetch_add(self.used, Ordering::Relaxed);
     }
 }
@@ -311,6 +325,7 @@ mod tests {
         };
         let first = tokio::time::timeout(Duration::from_secs(1), first);
         assert!(tokio::join!(first, second).0.is_err());
+        assert_eq!(link.queue(), 0.0, "nobody waits any more");
         let took = began.elapsed().as_secs_f64();
         assert!(
             (1.4..1.6).contains(&took),

@@ -146,34 +146,36 @@ impl Show {
         }
         text.push('\n');
         let Thresholds {
-            offload,
-            throttle,
-            drop,
+            offload, throttle, ..
         } = stage.thresholds;
-        for (level, threshold, meaning) in [
+        let load = |threshold: Option<Ratio>| {
+            threshold.map_or(String::new(), |threshold| format!("load {threshold:.2}+"))
+        };
+        for (level, above, meaning) in [
             (
                 "normal",
-                None,
+                String::new(),
                 "the primary serves the pages and all their objects",
             ),
             (
                 "offload",
-                offload,
+                load(offload),
                 "some pages link their objects to an offload server",
             ),
             (
                 "throttle",
-                throttle,
+                load(throttle),
                 "some new visitors get a 503 page, the others whole pages",
             ),
-            ("drop", drop, "some connections are closed without a byte"),
+            (
+                "drop",
+                "queue 3 s+".to_owned(),
+                "some connections are closed without a byte",
+            ),
         ] {
             let name = self
                 .paint
                 .with(Style::of_level(level), format_args!("{level:<8}"));
-            let above = threshold.map_or(String::new(), |threshold: Ratio| {
-                format!("load {threshold:.2}+")
-            });
             text += &format!("  {name} {above:<11} {meaning}\n");
         }
         text += &format!(
@@ -210,8 +212,8 @@ impl Show {
         let place = |level| order.iter().position(|name| *name == level);
         let meaning = match (to, place(to) > place(from)) {
             ("offload", true) => "objects begin to come from a and b",
-            ("throttle", true) => "who finds room nowhere gets a 503",
-            ("drop", true) => "some get no answer",
+            ("throttle", true) => "who finds room nowhere would get a 503",
+            ("drop", true) => "even a 503 waits for seconds, so some get no answer",
             ("throttle", false) => "everyone gets an answer, if only a 503",
             ("offload", false) => "nobody is turned away any more",
             _ => "all is as it was",

@@ -101,7 +101,7 @@ const PROGRAMME: [(&str, Shows, &str); ACTS] = [
     (
         "drop",
         Shows::Level("drop"),
-        "Somebody posts it where millions look. Even saying no is work now:\n  some get no answer at all.",
+        "Somebody posts it where millions look. The 503 pages alone are more than the\n  link carries. When they wait for seconds, some get no answer at all.",
     ),
     (
         "relief",
@@ -122,12 +122,12 @@ impl Story {
         acts: acts(
             [
                 (10.0, 0.0, FEW),
-                (10.0, 6.0, 8.0),
-                (14.0, 0.0, 8.0),
-                (20.0, 0.0, 8.0),
-                (14.0, 3.0, 16.0),
+                (9.0, 6.0, 8.0),
+                (12.0, 0.0, 8.0),
+                (18.0, 0.0, 8.0),
+                (12.0, 3.0, 16.0),
                 (14.0, 3.0, 40.0),
-                (8.0, 1.0, 140.0),
+                (12.0, 1.0, 150.0),
                 (20.0, 0.5, 1.0),
             ],
             seconds(20.0),
@@ -138,7 +138,7 @@ impl Story {
         slow_start: seconds(5.0),
         dead: seconds(8.0),
         calm: seconds(3.0),
-        patience: seconds(6.0),
+        patience: seconds(8.0),
     };
 
     /// The same in a quarter of the time.
@@ -151,7 +151,7 @@ impl Story {
                 (3.5, 0.0, 8.0),
                 (2.0, 0.5, 16.0),
                 (3.0, 0.5, 40.0),
-                (3.0, 0.2, 140.0),
+                (3.0, 0.2, 150.0),
                 (6.0, 0.2, 1.0),
             ],
             seconds(30.0),
