@@ -213,7 +213,7 @@ impl Show {
         let meaning = match (to, place(to) > place(from)) {
             ("offload", true) => "objects begin to come from a and b",
             ("throttle", true) => "who finds room nowhere would get a 503",
-            ("drop", true) => "even a 503 waits for seconds, so some get no answer",
+            ("drop", true) => "503s wait for seconds: some get no answer",
             ("throttle", false) => "everyone gets an answer, if only a 503",
             ("offload", false) => "nobody is turned away any more",
             _ => "all is as it was",

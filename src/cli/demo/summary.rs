@@ -258,7 +258,7 @@ impl fmt::Display for Summary {
         self.bytes(f)?;
         writeln!(
             f,
-            "{} pages were rewritten. Levels: {}; at the end: {}.",
+            "{} pages were rewritten. Levels:\n{}; at the end: {}.",
             grouped(self.pages_rewritten),
             self.levels.join(", "),
             self.level
