@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::{
+    bar::{Narrow, bar, millis},
     crowd::Tally,
     line::{HEADING, Line},
     stage::Stage,
@@ -94,12 +95,10 @@ impl Paint {
 impl Show {
     /// On stdout; on stderr where stdout is for the summary as JSON.
     pub(super) fn new(json: bool, story: &Story) -> Self {
-        let (out, terminal, target): (Box<dyn Write + Send>, _, _) = if json {
-            let target = ProgressDrawTarget::stderr();
-            (Box::new(io::stderr()), io::stderr().is_terminal(), target)
+        let (out, terminal): (Box<dyn Write + Send>, _) = if json {
+            (Box::new(io::stderr()), io::stderr().is_terminal())
         } else {
-            let target = ProgressDrawTarget::stdout();
-            (Box::new(io::stdout()), io::stdout().is_terminal(), target)
+            (Box::new(io::stdout()), io::stdout().is_terminal())
         };
         let moves = terminal && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
         // https://no-color.org
@@ -108,7 +107,7 @@ impl Show {
         Self {
             out,
             paint,
-            bar: moves.then(|| bar(target, story.length(), paint)),
+            bar: moves.then(|| bar(Narrow { stderr: json }, story.length(), paint.0)),
         }
     }
 
@@ -285,42 +284,9 @@ impl Show {
     }
 }
 
-/// However the show ends, the bar does not stay behind. It leaves room for the "^C" that a terminal writes after it:
-/// else that would begin another line, and the bar's would not be found.
-fn bar(target: ProgressDrawTarget, length: Duration, Paint(colour): Paint) -> ProgressBar {
-    let template = if colour {
-        "{prefix:19.bold} {bar:36.cyan/black.bright} {msg:>13}"
-    } else {
-        "{prefix:19} {bar:36} {msg:>13}"
-    };
-    let style = ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━╸─");
-    ProgressBar::with_draw_target(Some(millis(length)), target)
-        .with_style(style)
-        .with_finish(ProgressFinish::AndClear)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_bar_can_be_drawn() {
-        for colour in [true, false] {
-            let bar = bar(
-                ProgressDrawTarget::hidden(),
-                Duration::from_secs(9),
-                Paint(colour),
-            );
-            bar.set_position(4_500);
-            assert_eq!(bar.length(), Some(9_000));
-        }
-    }
 
     #[test]
     fn text_is_plain_where_it_is_not_painted() {

@@ -172,7 +172,7 @@ impl Stage {
         let overspill = Overspill::builder(settings)
             .signal(Queue(servers[0].link.clone()), Queue::thresholds())
             .start()?;
-        overspill.learn_objects(Site::objects(&folder, usize::MAX).into_iter().map(weighed));
+        overspill.learn_objects(Site::objects(&folder, usize::MAX).map(weighed));
         let lifecycle = Lifecycle::new();
         admin.start(overspill.clone(), lifecycle.clone())?;
         let app = primary(site.clone(), &overspill, servers[0].link.clone());
