@@ -277,8 +277,9 @@ mod interrupted {
     #[test]
     fn the_demo_can_be_interrupted() {
         let mut playing = Playing::new(&[]);
-        // The narrator's first sentence: the curtain is up.
+        // The narrator's first sentence: the curtain is up. The first line: someone has come.
         playing.until("An ordinary evening");
+        playing.until("····");
         let rest = playing.interrupt();
         assert!(rest.contains("broken off"), "{rest}");
         assert_plain(&rest);

@@ -1,7 +1,9 @@
 //! A link with a capacity. Loopback has none of its own: without one nothing in the demo would ever be full.
 //!
-//! All bodies that a server sends draw on one bucket. A body takes its turn *before* it asks for the next
-//! piece, so that what is behind it counts bytes when they go out, not when they are ready.
+//! All bodies that a server sends draw on one bucket, in the order in which they come for a piece. A body takes its
+//! turn *before* it asks for the next piece, so that what is behind it counts bytes when they go out, not when they
+//! are ready. Who goes away while waiting leaves its place to those behind it: of a crowd that gives up nothing goes
+//! over the link, and it never stands still while others wait.
 
 use std::{
     pin::Pin,
@@ -16,7 +18,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
 
 use crate::units::BitRate;
 
@@ -39,12 +44,14 @@ impl Bucket {
         Duration::from_secs_f64(bytes as f64 / self.bytes_per_second)
     }
 
-    /// Queues `bytes`; gives the moment from which they may go.
-    fn take(&mut self, bytes: u64, now: Instant) -> Instant {
-        let saved = now.checked_sub(BURST).unwrap_or(now);
-        let start = self.free_at.max(saved);
-        self.free_at = start + self.time_for(bytes);
-        start
+    /// From when on something may go.
+    fn next(&self, now: Instant) -> Instant {
+        self.free_at.max(now.checked_sub(BURST).unwrap_or(now))
+    }
+
+    /// Sends `bytes`.
+    fn take(&mut self, bytes: u64, now: Instant) {
+        self.free_at = self.next(now) + self.time_for(bytes);
     }
 
     /// `taken` turned out to be `used`.
@@ -61,20 +68,33 @@ impl Bucket {
 #[derive(Debug)]
 pub(super) struct Link {
     capacity: BitRate,
-    bucket: Mutex<Bucket>,
+    bucket: Arc<Shared>,
+    /// Those who wait for their turn.
+    queue: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    /// How many they are.
+    waiting: AtomicU64,
     sent: AtomicU64,
 }
 
 // === impl Link ===
 
 impl Link {
+    /// Must be called within a Tokio runtime. The link works until it is dropped.
     pub(super) fn new(capacity: BitRate, now: Instant) -> Arc<Self> {
-        Arc::new(Self {
-            capacity,
+        let bucket = Arc::new(Shared {
             bucket: Mutex::new(Bucket {
                 bytes_per_second: capacity.bytes_per_second(),
                 free_at: now,
             }),
+            corrected: Notify::new(),
+        });
+        let (queue, waiting) = mpsc::unbounded_channel();
+        tokio::spawn(take_turns(bucket.clone(), waiting));
+        Arc::new(Self {
+            capacity,
+            bucket,
+            queue,
+            waiting: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         })
     }
@@ -83,13 +103,58 @@ impl Link {
         self.capacity
     }
 
+    /// How long, in seconds, whoever comes now waits at most until it is their turn.
+    pub(super) fn queue(&self) -> f64 {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        (waiting * TURN) as f64 / self.capacity.bytes_per_second()
+    }
+
     /// All bytes that went out.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
+}
 
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+/// The bucket, and word of what it gets back.
+#[derive(Debug)]
+struct Shared {
+    bucket: Mutex<Bucket>,
+    corrected: Notify,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Bucket> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until something may go.
+    async fn is_free(&self) {
+        loop {
+            let next = self.lock().next(Instant::now());
+            tokio::select! {
+                () = sleep_until(next) => return,
+                () = self.corrected.notified() => {}
+            }
+        }
+    }
+}
+
+/// Gives one after the other its turn. Whoever has got it may be late, or gone: the link does not wait for them.
+async fn take_turns(
+    bucket: Arc<Shared>,
+    mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+) {
+    while let Some(turn) = waiting.recv().await {
+        if turn.is_closed() {
+            continue;
+        }
+        bucket.is_free().await;
+        let mut bucket = bucket.lock();
+        if turn.send(()).is_ok() {
+            bucket.take(TURN, Instant::now());
+        }
     }
 }
 
@@ -97,25 +162,48 @@ impl Link {
 struct Turn {
     link: Arc<Link>,
     used: u64,
-    comes: Pin<Box<Sleep>>,
+    has_come: bool,
+    comes: oneshot::Receiver<()>,
 }
 
 // === impl Turn ===
 
 impl Turn {
     fn wait(link: &Arc<Link>) -> Self {
-        let at = link.bucket().take(TURN, Instant::now());
+        let (turn, comes) = oneshot::channel();
+        link.waiting.fetch_add(1, Ordering::Relaxed);
+        // It is there as long as the link is.
+        let _ = link.queue.send(turn);
         Self {
             link: link.clone(),
             used: 0,
-            comes: Box::pin(sleep_until(at)),
+            has_come: false,
+            comes,
         }
+    }
+
+    fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_come {
+            let _ = ready!(Pin::new(&mut self.comes).poll(cx));
+            self.has_come = true;
+            self.link.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        Poll::Ready(())
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.link.bucket().correct(TURN, self.used);
+        // A turn is given within the lock: it has come, or it never will.
+        let mut bucket = self.link.bucket.lock();
+        if self.has_come || self.comes.try_recv().is_ok() {
+            bucket.correct(TURN, self.used);
+            self.link.bucket.corrected.notify_one();
+        }
+        self.comes.close();
+        if !self.has_come {
+            self.link.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
         self.link.sent.fetch_add(self.used, Ordering::Relaxed);
     }
 }
@@ -152,7 +240,7 @@ impl<B: Body<Data = Bytes>> Body for LinkBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
         let turn = this.turn.get_or_insert_with(|| Turn::wait(this.link));
-        ready!(turn.comes.as_mut().poll(cx));
+        ready!(turn.poll_come(cx));
         let frame = ready!(this.inner.poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             turn.used = frame.data_ref().map_or(0, |data| data.remaining() as u64);
@@ -224,6 +312,25 @@ mod tests {
         body(&link, 100).collect().await.unwrap();
         let took = began.elapsed().as_secs_f64();
         assert!(took < 1.1, "{took} s for 1 MB at 1 MB/s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_while_waiting_leaves_the_link_to_the_others() {
+        let (link, began) = (link(), Instant::now());
+        // The first crowd would take ten seconds, and goes away after one.
+        let first = futures_util::future::join_all((0..1_000).map(|_| body(&link, 1).collect()));
+        let second = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            futures_util::future::join_all((0..50).map(|_| body(&link, 1).collect())).await;
+        };
+        let first = tokio::time::timeout(Duration::from_secs(1), first);
+        assert!(tokio::join!(first, second).0.is_err());
+        assert_eq!(link.queue(), 0.0, "nobody waits any more");
+        let took = began.elapsed().as_secs_f64();
+        assert!(
+            (1.4..1.6).contains(&took),
+            "{took} s, half a second of it for 0.5 MB"
+        );
     }
 
     #[tokio::test(start_paused = true)]

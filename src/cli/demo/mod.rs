@@ -8,6 +8,7 @@
 //!              └──► show (lines, a bar), summary
 //! ```
 
+mod bar;
 mod crowd;
 mod director;
 mod line;

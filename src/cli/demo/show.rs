@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::{
+    bar::{Narrow, bar, millis},
     crowd::Tally,
     line::{HEADING, Line},
     stage::Stage,
@@ -94,12 +95,10 @@ impl Paint {
 impl Show {
     /// On stdout; on stderr where stdout is for the summary as JSON.
     pub(super) fn new(json: bool, story: &Story) -> Self {
-        let (out, terminal, target): (Box<dyn Write + Send>, _, _) = if json {
-            let target = ProgressDrawTarget::stderr();
-            (Box::new(io::stderr()), io::stderr().is_terminal(), target)
+        let (out, terminal): (Box<dyn Write + Send>, _) = if json {
+            (Box::new(io::stderr()), io::stderr().is_terminal())
         } else {
-            let target = ProgressDrawTarget::stdout();
-            (Box::new(io::stdout()), io::stdout().is_terminal(), target)
+            (Box::new(io::stdout()), io::stdout().is_terminal())
         };
         let moves = terminal && std::env::var_os("TERM").is_none_or(|name| name != "dumb");
         // https://no-color.org
@@ -108,7 +107,7 @@ impl Show {
         Self {
             out,
             paint,
-            bar: moves.then(|| bar(target, story.length(), paint)),
+            bar: moves.then(|| bar(Narrow { stderr: json }, story.length(), paint.0)),
         }
     }
 
@@ -130,7 +129,7 @@ impl Show {
             .with(Style::Bold, format_args!("http://{}/", stage.admin));
         text += &format!("  Dashboard: {dashboard}\n\n");
         let roles = [
-            "the site: look at it while it lasts",
+            "the site: have a look",
             "offload server",
             "offload server",
             "the same site without Overspill",
@@ -146,34 +145,36 @@ impl Show {
         }
         text.push('\n');
         let Thresholds {
-            offload,
-            throttle,
-            drop,
+            offload, throttle, ..
         } = stage.thresholds;
-        for (level, threshold, meaning) in [
+        let load = |threshold: Option<Ratio>| {
+            threshold.map_or(String::new(), |threshold| format!("load {threshold:.2}+"))
+        };
+        for (level, above, meaning) in [
             (
                 "normal",
-                None,
+                String::new(),
                 "the primary serves the pages and all their objects",
             ),
             (
                 "offload",
-                offload,
+                load(offload),
                 "some pages link their objects to an offload server",
             ),
             (
                 "throttle",
-                throttle,
+                load(throttle),
                 "some new visitors get a 503 page, the others whole pages",
             ),
-            ("drop", drop, "some connections are closed without a byte"),
+            (
+                "drop",
+                "queue 3 s+".to_owned(),
+                "some connections are closed without a byte",
+            ),
         ] {
             let name = self
                 .paint
                 .with(Style::of_level(level), format_args!("{level:<8}"));
-            let above = threshold.map_or(String::new(), |threshold: Ratio| {
-                format!("load {threshold:.2}+")
-            });
             text += &format!("  {name} {above:<11} {meaning}\n");
         }
         text += &format!(
@@ -210,8 +211,8 @@ impl Show {
         let place = |level| order.iter().position(|name| *name == level);
         let meaning = match (to, place(to) > place(from)) {
             ("offload", true) => "objects begin to come from a and b",
-            ("throttle", true) => "who finds room nowhere gets a 503",
-            ("drop", true) => "some get no answer",
+            ("throttle", true) => "who finds room nowhere would get a 503",
+            ("drop", true) => "503s wait for seconds: some get no answer",
             ("throttle", false) => "everyone gets an answer, if only a 503",
             ("offload", false) => "nobody is turned away any more",
             _ => "all is as it was",
@@ -283,42 +284,9 @@ impl Show {
     }
 }
 
-/// However the show ends, the bar does not stay behind. It leaves room for the "^C" that a terminal writes after it:
-/// else that would begin another line, and the bar's would not be found.
-fn bar(target: ProgressDrawTarget, length: Duration, Paint(colour): Paint) -> ProgressBar {
-    let template = if colour {
-        "{prefix:19.bold} {bar:36.cyan/black.bright} {msg:>13}"
-    } else {
-        "{prefix:19} {bar:36} {msg:>13}"
-    };
-    let style = ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━╸─");
-    ProgressBar::with_draw_target(Some(millis(length)), target)
-        .with_style(style)
-        .with_finish(ProgressFinish::AndClear)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_bar_can_be_drawn() {
-        for colour in [true, false] {
-            let bar = bar(
-                ProgressDrawTarget::hidden(),
-                Duration::from_secs(9),
-                Paint(colour),
-            );
-            bar.set_position(4_500);
-            assert_eq!(bar.length(), Some(9_000));
-        }
-    }
 
     #[test]
     fn text_is_plain_where_it_is_not_painted() {

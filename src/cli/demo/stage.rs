@@ -37,7 +37,7 @@ use crate::{
     Overspill, Settings,
     admin::{Admin, AdminSettings, Lifecycle},
     front::{FrontLayer, Rules},
-    load::{self, BandwidthSettings, BandwidthSource, Thresholds},
+    load::{self, BandwidthSettings, BandwidthSource, Signal, SignalError, Thresholds},
     offload::{IdentitySettings, OffloadSettings, ThrottleSettings},
     servers::{HealthProbe, HealthSettings, ReportKind, ReportSettings, ServerSettings},
     site::Site,
@@ -169,8 +169,10 @@ impl Stage {
 
         let admin = Admin::bind(&settings.admin)?;
         let admin_address = admin.local_addr()?;
-        let overspill = Overspill::start(settings)?;
-        overspill.learn_objects(Site::objects(&folder, usize::MAX).into_iter().map(weighed));
+        let overspill = Overspill::builder(settings)
+            .signal(Queue(servers[0].link.clone()), Queue::thresholds())
+            .start()?;
+        overspill.learn_objects(Site::objects(&folder, usize::MAX).map(weighed));
         let lifecycle = Lifecycle::new();
         admin.start(overspill.clone(), lifecycle.clone())?;
         let app = primary(site.clone(), &overspill, servers[0].link.clone());
@@ -258,8 +260,6 @@ fn settings([primary, a, b]: &[Server; 3], story: &Story, page: PathBuf) -> Sett
             bandwidth: BandwidthSettings {
                 source: BandwidthSource::Responses,
                 capacity: Some(primary.link.capacity()),
-                // A link that is full reads 1 and sometimes a little less.
-                drop: Some(Ratio::saturating(0.95)),
                 ..BandwidthSettings::default()
             },
             ..load::Settings::default()
@@ -320,6 +320,33 @@ async fn allow_other_origins(mut response: Response) -> Response {
         HeaderValue::from_static("*"),
     );
     response
+}
+
+/// How long answers wait for the primary's link. A link that is full cannot tell whether turning people away is enough;
+/// what waits for it can: even pages that say no wait when there are too many of them.
+struct Queue(Arc<Link>);
+
+impl Queue {
+    /// The seconds that are a load of 1.
+    const FULL: f64 = 10.0;
+
+    /// From 3 s on some get no answer, from 4 s on nobody does.
+    fn thresholds() -> Thresholds {
+        Thresholds {
+            drop: Some(Ratio::saturating(0.3)),
+            ..Thresholds::NONE
+        }
+    }
+}
+
+impl Signal for Queue {
+    fn name(&self) -> &str {
+        "queue"
+    }
+
+    fn sample(&mut self, _: Instant) -> Result<Option<Ratio>, SignalError> {
+        Ok(Some(Ratio::saturating(self.0.queue() / Self::FULL)))
+    }
 }
 
 /// What an offload server reports: its link's load since it was last asked.

@@ -96,12 +96,12 @@ const PROGRAMME: [(&str, Shows, &str); ACTS] = [
     (
         "throttle",
         Shows::Level("throttle"),
-        "Twice as many again: more than all three links carry. For whom there is room\n  nowhere gets a short 503 page, so that the others get whole pages.",
+        "More than twice as many again, and more than all three links carry. For whom\n  there is room nowhere gets a 503 page, so that the others get whole pages.",
     ),
     (
         "drop",
         Shows::Level("drop"),
-        "Somebody posts it where millions look. Even saying no is work now:\n  some get no answer at all.",
+        "Somebody posts it where millions look. The 503 pages alone are more than the\n  link carries. When they wait for seconds, some get no answer at all.",
     ),
     (
         "relief",
@@ -122,12 +122,12 @@ impl Story {
         acts: acts(
             [
                 (10.0, 0.0, FEW),
-                (10.0, 6.0, 10.0),
-                (14.0, 0.0, 10.0),
-                (20.0, 0.0, 10.0),
-                (14.0, 3.0, 20.0),
+                (9.0, 6.0, 8.0),
+                (12.0, 0.0, 8.0),
+                (18.0, 0.0, 8.0),
+                (12.0, 3.0, 16.0),
                 (14.0, 3.0, 40.0),
-                (8.0, 1.0, 130.0),
+                (12.0, 1.0, 150.0),
                 (20.0, 0.5, 1.0),
             ],
             seconds(20.0),
@@ -138,7 +138,7 @@ impl Story {
         slow_start: seconds(5.0),
         dead: seconds(8.0),
         calm: seconds(3.0),
-        patience: seconds(6.0),
+        patience: seconds(8.0),
     };
 
     /// The same in a quarter of the time.
@@ -146,12 +146,12 @@ impl Story {
         acts: acts(
             [
                 (1.5, 0.0, FEW),
-                (1.0, 0.5, 10.0),
-                (2.0, 0.0, 10.0),
-                (3.5, 0.0, 10.0),
-                (2.0, 0.5, 20.0),
+                (1.0, 0.5, 8.0),
+                (2.0, 0.0, 8.0),
+                (3.5, 0.0, 8.0),
+                (2.0, 0.5, 16.0),
                 (3.0, 0.5, 40.0),
-                (3.0, 0.2, 130.0),
+                (3.0, 0.2, 150.0),
                 (6.0, 0.2, 1.0),
             ],
             seconds(30.0),
@@ -320,8 +320,8 @@ mod tests {
         assert_eq!(played.visitors(at(99.0)), FEW, "nothing has been decided");
         played.go_on(at(9.75));
         assert_eq!(played.visitors(at(9.9)), FEW);
-        assert_eq!(played.visitors(at(13.0)), 6.0, "half way");
-        assert_eq!(played.visitors(at(16.0)), 10.0);
+        assert_eq!(played.visitors(at(13.0)), 5.0, "half way");
+        assert_eq!(played.visitors(at(16.0)), 8.0);
         for act in 2..ACTS {
             played.go_on(at(10.0 * act as f64));
         }

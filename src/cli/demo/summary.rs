@@ -195,13 +195,10 @@ impl Summary {
         let Bytes { primary, a, b } = self.bytes;
         let all = primary + a + b;
         write!(f, "Sent:")?;
-        for (bytes, who) in [(primary, "the primary"), (a, "a"), (b, "b")] {
+        for (bytes, who, then) in [(primary, "the primary", ','), (a, "a", ','), (b, "b", ';')] {
             let megabytes = bytes as f64 / 1e6;
-            write!(
-                f,
-                " {who} {megabytes:.0} MB ({:.0} %),",
-                percent(bytes, all)
-            )?;
+            let part = percent(bytes, all);
+            write!(f, " {who} {megabytes:.0} MB ({part:.0} %){then}")?;
         }
         let alone = self.without.bytes as f64 / 1e6;
         writeln!(f, "\nthe primary alone: {alone:.0} MB.")
@@ -261,7 +258,7 @@ impl fmt::Display for Summary {
         self.bytes(f)?;
         writeln!(
             f,
-            "{} pages were rewritten. Levels: {}; at the end: {}.",
+            "{} pages were rewritten. Levels:\n{}; at the end: {}.",
             grouped(self.pages_rewritten),
             self.levels.join(", "),
             self.level
