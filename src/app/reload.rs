@@ -95,7 +95,7 @@ pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
     settings.offload.discovery = old.offload.discovery.clone();
     // They are counted by their positions.
     settings.throttle.classes.clone_from(&old.throttle.classes);
-    settings.edge = old.edge.clone();
+    settings.edge.clone_from(&old.edge);
     settings.admin = old.admin.clone();
     settings
 }
