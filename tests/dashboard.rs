@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 use support::{
     client::{get, post},
@@ -303,4 +305,38 @@ async fn charts_of_a_running_demo_have_data_and_thresholds() {
     is_clean(&browser, &admin).await;
     browser.quit().await;
     demo.kill().await.unwrap();
+}
+
+/// The parser of the stream, numbers and history, without a browser.
+#[test]
+#[ignore = "needs nodejs"]
+fn the_pages_own_tests_pass() {
+    let version = Command::new("node").arg("--version").output().unwrap();
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let major: u32 = version
+        .trim_start_matches('v')
+        .split('.')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let tests = std::fs::read_dir("tests/dashboard").unwrap();
+    let tests: Vec<_> = tests.map(|file| file.unwrap().path()).collect();
+    assert!(tests.len() >= 3, "{tests:?}");
+    let mut node = Command::new("node");
+    if major < 20 {
+        // Later ones see by themselves that a file is a module.
+        node.arg("--experimental-default-type=module");
+    }
+    let output = node.arg("--test").args(tests).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "node {version}{said}");
+    let passed = said
+        .lines()
+        .find_map(|line| line.split_once("pass "))
+        .map(|(_, count)| count.trim().parse::<u32>());
+    assert!(
+        passed.is_some_and(|passed| passed.is_ok_and(|passed| passed > 10)),
+        "{said}"
+    );
 }
