@@ -125,6 +125,7 @@ sub vcl_deliver {
         set resp.http.X-Cache = "HIT";
     }
     unset resp.http.Set-Cookie;
+    unset resp.http.X-Overspill;
     # Pages of the site's own origin use what comes from here: fonts and stylesheets (CORS), objects under an
     # embedder policy, timings.
     set resp.http.Access-Control-Allow-Origin = "*";

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     guard::Acceptor,
-    offload::{Connection, Decision, DropMethod, Kind, Mode, Outcome, Shared, Snapshot},
+    offload::{Connection, DropMethod, Mode, Outcome, Shared, Snapshot},
 };
 
 /// What [`gate`] returns: a listener for `axum::serve`, with connect info.
@@ -33,14 +33,6 @@ pub type GateListener = TapIo<Gate, fn(&mut GateStream)>;
 
 /// With `drop.method = "stall"` nothing is accepted for the dropped part of every such period.
 const STALL_PERIOD: Duration = Duration::from_millis(200);
-
-/// What a connection is taken to come for: a page, of which more are let in than of anything else.
-const PAGE: Kind = Kind {
-    begins: true,
-    may_be_page: true,
-    wants_page: true,
-    redirect: false,
-};
 
 /// Puts a gate before `listener`. Each connection sends without delay (`TCP_NODELAY`), since answers are
 /// written whole.
@@ -89,13 +81,8 @@ impl Gate {
 
     /// Whether a connection from `peer` is let in.
     fn lets_in(&self, peer: SocketAddr, snapshot: &Snapshot) -> bool {
-        let dropped = snapshot.dropped_at_gate().get();
-        if dropped == 0.0 || snapshot.compiled.mode() != Mode::Enforce {
-            return true;
-        }
         let address = peer.ip().to_canonical();
-        let decision = self.shared.decide_by_address(PAGE, address, snapshot);
-        decision != Decision::Drop || self.shared.gate_exempts(snapshot, address)
+        !self.shared.closes(snapshot, address) || self.shared.gate_exempts(snapshot, address)
     }
 
     /// Whether nothing is accepted now, and when that changes; [`None`]: all are accepted.

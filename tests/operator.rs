@@ -300,6 +300,12 @@ async fn explains_what_would_happen_with_a_client_and_why() {
         (&json!("offload"), &json!("eu"))
     );
     assert_eq!(offloaded["in_share"], true);
+    assert_eq!(offloaded["gate"], "passes");
+    assert_eq!(
+        explain("path=/&client=127.0.0.1").await["gate"],
+        "exempt",
+        "the servers are there"
+    );
     let place = offloaded["place"].as_f64().unwrap();
     assert_eq!(
         offloaded["text"],
@@ -362,6 +368,9 @@ async fn explains_what_would_happen_with_a_client_and_why() {
         get("/").from(visitor(7)).ask(program.site).await.status,
         503
     );
+
+    program.hold_level("drop").await;
+    assert_eq!(explain("path=/&client=192.0.2.7").await["gate"], "closed");
 
     for (query, part) in [
         ("path=/", "`client`: expected an IP address"),

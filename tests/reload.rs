@@ -75,10 +75,7 @@ async fn what_can_change_changes_at_once_and_what_cannot_is_named() {
     let status = program.status().await;
     assert_eq!(status["level"], "offload", "what is held stays held");
     let kept = &status["servers"][0];
-    assert_eq!(
-        (&kept["usable"], &kept["assigned_bytes"]),
-        (&json!(true), &json!(kept["assigned_bytes"]))
-    );
+    assert_eq!(kept["usable"], true);
     assert!(
         kept["pages"].as_u64() > known["pages"].as_u64(),
         "what is known of it stays: {kept}"
@@ -172,6 +169,52 @@ async fn sighup_reads_it_anew_and_requests_under_way_go_on() {
     assert_eq!(program.status().await["mode"], "report");
     let statuses = asking.await.unwrap();
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn where_servers_are_found_those_of_a_new_configuration_are_asked_as_well() {
+    let site = site();
+    let (eu, us, found) = (
+        OffloadServer::start(site.path(), 0.1).await,
+        OffloadServer::start(site.path(), 0.1).await,
+        OffloadServer::start(site.path(), 0.1).await,
+    );
+    let file = site.path().join("servers.toml");
+    fs::write(&file, format!("servers = [{}]", found.entry("found", ""))).unwrap();
+    let lines = |servers: String| {
+        format!("offload.servers = [{servers}]\noffload.discovery.file = {file:?}")
+    };
+    let first = lines(eu.entry("eu", ""));
+    let program = Program::serve(&config(&site, &first)).await;
+    program.until_usable("eu", true).await;
+    program.until_usable("found", true).await;
+
+    let second = lines(format!(
+        "{}, {}",
+        eu.entry("eu", "threshold = 0.77,"),
+        us.entry("us", "")
+    ));
+    let answer = reload(&program, &config(&site, &second).to_string()).await;
+    assert_eq!(
+        said(&answer)["changed"],
+        json!(["offload.servers"]),
+        "{}",
+        answer.text()
+    );
+    let status = program.status().await;
+    let names: Vec<&Value> = status["servers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["name"])
+        .collect();
+    assert_eq!(names, ["eu", "us", "found"]);
+    assert_eq!(status["servers"][0]["threshold"], 0.77);
+    program.until_usable("us", true).await;
+    // What was changed is asked as what it is now.
+    drop(eu);
+    program.until_usable("eu", false).await;
+    assert_eq!(program.server("found").await["usable"], true);
 }
 
 async fn decisions(program: &Program, kind: &str) -> usize {

@@ -48,10 +48,16 @@ impl Access {
         }))
     }
 
-    fn allows(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Refusal> {
+    /// `authority`: where HTTP/2 says whom it asks.
+    fn allows(
+        &self,
+        headers: &HeaderMap,
+        authority: Option<&str>,
+        peer: IpAddr,
+    ) -> Result<(), Refusal> {
         let Inner { token, tries } = &*self.0;
         if token.is_empty() {
-            return match is_on_purpose(headers) {
+            return match is_on_purpose(headers, authority) {
                 true => Ok(()),
                 false => Err(Refusal::NotOnPurpose),
             };
@@ -80,7 +86,8 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    let refused = match access.allows(request.headers(), peer) {
+    let authority = request.uri().authority().map(ToString::to_string);
+    let refused = match access.allows(request.headers(), authority.as_deref(), peer) {
         Ok(()) => return next.run(request).await,
         Err(refused) => refused,
     };
@@ -113,13 +120,13 @@ pub(super) async fn check(
 
 /// Whether a request without a token is not one that a page from elsewhere made the operator's browser send:
 /// its `Host` is a loopback name (else DNS rebinding could reach us), and it has no foreign `Origin`.
-fn is_on_purpose(headers: &HeaderMap) -> bool {
+fn is_on_purpose(headers: &HeaderMap, authority: Option<&str>) -> bool {
     let text = |name| {
         headers
             .get(name)
             .map(|value| value.to_str().unwrap_or_default())
     };
-    let Some(host) = text(header::HOST) else {
+    let Some(host) = text(header::HOST).or(authority) else {
         return false;
     };
     let Ok(authority) = host.parse::<http::uri::Authority>() else {
@@ -172,7 +179,7 @@ mod tests {
                     (name, HeaderValue::from_static(value))
                 })
                 .collect();
-            is_on_purpose(&headers)
+            is_on_purpose(&headers, None)
         };
         assert!(asked(&[("host", "127.0.0.1:9901")]));
         assert!(asked(&[("host", "[::1]:9901")]));
@@ -190,6 +197,8 @@ mod tests {
             ("sec-fetch-site", "cross-site")
         ]));
         assert!(!asked(&[]));
+        let over_http2 = |authority| is_on_purpose(&HeaderMap::new(), Some(authority));
+        assert!(over_http2("127.0.0.1:9901") && !over_http2("evil.example"));
     }
 
     #[test]

@@ -41,7 +41,11 @@ pub(super) async fn status(State(shown): State<Shown>) -> Response {
 }
 
 pub(super) async fn history(State(shown): State<Shown>) -> Response {
-    fresh(&shown.live.columns())
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, shown.live.columns()).into_response()
 }
 
 /// `?limit=`

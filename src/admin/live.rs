@@ -25,7 +25,6 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::Value;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep},
@@ -49,9 +48,23 @@ const DECISIONS: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Live {
     /// Taken by the task and by whoever asks for it.
-    history: Mutex<History>,
+    history: Mutex<Past>,
     frames: watch::Sender<Frame>,
     watching: AtomicUsize,
+}
+
+/// The last hour, and the same in words once somebody has asked for it.
+#[derive(Debug, Default)]
+struct Past {
+    history: History,
+    columns: Option<Bytes>,
+}
+
+impl Past {
+    fn columns(&mut self) -> Bytes {
+        let told = || serde_json::to_vec(&self.history.columns()).unwrap_or_default();
+        self.columns.get_or_insert_with(|| told().into()).clone()
+    }
 }
 
 /// A state in words.
@@ -69,12 +82,12 @@ struct Place(Arc<Live>);
 // === impl Live ===
 
 impl Live {
-    /// The last hour.
-    pub(super) fn columns(&self) -> Value {
+    /// The last hour, as JSON.
+    pub(super) fn columns(&self) -> Bytes {
         self.history().columns()
     }
 
-    fn history(&self) -> MutexGuard<'_, History> {
+    fn history(&self) -> MutexGuard<'_, Past> {
         // Every write leaves it whole.
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,8 +113,11 @@ impl Live {
     fn tell(&self, told: &Told, is_point: bool) {
         let status = event("status", told);
         // Held until the frame is out: whoever begins to watch in between has the point in one of them only.
-        let mut history = self.history();
-        let point = is_point.then(|| history.observe(&told.status));
+        let mut past = self.history();
+        let point = is_point.then(|| {
+            past.columns = None;
+            past.history.observe(&told.status)
+        });
         self.frames.send_modify(|frame| {
             frame.status = status;
             if let Some(point) = point {
@@ -166,9 +182,9 @@ impl Watcher {
 
     fn beginning(&mut self) -> Bytes {
         let mut text = {
-            let history = self.shown.live.history();
+            let mut past = self.shown.live.history();
             self.points = self.frames.borrow_and_update().points;
-            event("history", &history.columns()).to_vec()
+            [b"event: history\ndata: ", &past.columns()[..], b"\n\n"].concat()
         };
         text.extend(self.decisions(|journal, _| journal.last(DECISIONS)));
         text.extend_from_slice(&event("status", &self.shown.status()));

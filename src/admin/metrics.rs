@@ -1,4 +1,4 @@
-//! The metrics of DESIGN.md's contract, in OpenMetrics text.
+//! The metrics of DESIGN.md's contract, in OpenMetrics text (`text` makes the classic format of it).
 //!
 //! Nothing is counted here: the figures are read from the state when somebody asks. No label carries a
 //! client or a path.

@@ -91,6 +91,10 @@ impl Discovery {
                 Ok(()) = news.changed() => {
                     self.settings = Arc::new(news.borrow_and_update().clone());
                     self.take();
+                    // Who read it anew may have put the servers in place already: then they are no others here.
+                    if let Some(shared) = self.shared.upgrade() {
+                        self.probes.follow(shared.snapshot().compiled.servers());
+                    }
                 }
                 else => return,
             }

@@ -191,23 +191,32 @@ impl Overspill {
         };
         // Probes and the queue delay begin on the runtime that the others are on.
         let _inside = running.runtime.enter();
-        if settings.load != current.load {
+        let mut measured = settings.load.clone();
+        measured.release = current.load.release;
+        if measured != current.load {
             let (in_flight, sent) = (&self.shared.in_flight, &self.shared.bytes_sent);
             let signals = load::signals(&settings.load, in_flight, sent, &running.runtime);
             lock(&running.sampler).replace(signals);
         }
+        // First: whoever finds servers must not put those of the old configuration back.
+        if let Some(discovery) = &running.discovery {
+            discovery.send_replace(settings.offload.clone());
+        }
+        let thresholds = load::thresholds(&settings.load);
         let servers = self.shared.reload(
             &settings.offload,
             compiled,
             settings.load.release,
             capacity(&settings),
+            &thresholds,
             Instant::now(),
         );
-        if let Some(probes) = &mut *lock(&running.probes) {
-            probes.follow(&servers);
-        }
+        // Once more: only now are its servers in place, to be asked how they are.
         if let Some(discovery) = &running.discovery {
             discovery.send_replace(settings.offload.clone());
+        }
+        if let Some(probes) = &mut *lock(&running.probes) {
+            probes.follow(&servers);
         }
         *current = settings;
         let event = Event::Reload {

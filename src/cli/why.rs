@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &ExplainArguments, client: IpAddr) -> Result<(), Bo
         .build()?;
     let answer = runtime.block_on(admin.get(&format!("/api/explain?{query}")))?;
     Ok(words::print(&if arguments.json {
-        format!("{answer}\n")
+        format!("{}\n", words::json(&answer))
     } else {
         told(&answer)
     })?)

@@ -21,6 +21,19 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// JSON for a terminal as well: it escapes fewer of the letters that steer one.
+pub(super) fn json(value: &serde_json::Value) -> String {
+    let mut text = String::new();
+    for c in value.to_string().chars() {
+        if c.is_control() {
+            text += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
 /// "42 %", "0.3 %".
 pub(super) fn percent(part: f64) -> String {
     let part = part * 100.0;

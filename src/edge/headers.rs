@@ -161,6 +161,8 @@ pub(super) fn clean(headers: &mut HeaderMap) {
     headers.remove("set-cookie2");
     headers.remove("clear-site-data");
     headers.remove("x-overspill-token");
+    // What was decided about whoever asked here is nothing to whoever asks later.
+    headers.remove("x-overspill");
     let cors: Vec<HeaderName> = headers
         .keys()
         .filter(|name| name.as_str().starts_with("access-control-"))

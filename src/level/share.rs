@@ -151,6 +151,16 @@ impl ShareController {
         self.last = Some(counted(ratio));
     }
 
+    /// Goes on by another setting, from the share as it is.
+    pub fn set(&mut self, setting: Share) {
+        if let Share::Fixed(share) = self.setting
+            && setting == Share::Auto
+        {
+            self.alone = (1.0 - share.get()).clamp(FEW, 1.0);
+        }
+        self.setting = setting;
+    }
+
     /// The episode is over.
     pub fn disengage(&mut self) {
         *self = Self::new(self.setting);
@@ -383,6 +393,20 @@ mod tests {
         assert_eq!(controller.share(), Ratio::ONE);
         controller.observe(0.5, Duration::from_millis(250));
         assert!(controller.share() < Ratio::ONE, "reacts at once");
+    }
+
+    #[test]
+    fn another_setting_goes_on_from_the_share_as_it_is() {
+        let mut controller = ShareController::new(Share::Fixed(Ratio::saturating(0.4)));
+        controller.set(Share::Auto);
+        assert_eq!(controller.share(), Ratio::ZERO, "no episode, no share");
+        controller.set(Share::Fixed(Ratio::saturating(0.4)));
+        controller.engage(1.5, 1.5);
+        controller.set(Share::Auto);
+        assert!((controller.share().get() - 0.4).abs() < 1e-9);
+        assert_eq!(controller.at_work(), Some(true));
+        controller.set(Share::Fixed(Ratio::ONE));
+        assert_eq!(controller.share(), Ratio::ONE);
     }
 
     #[test]

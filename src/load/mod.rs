@@ -178,6 +178,16 @@ pub fn signals(
     ]
 }
 
+/// The thresholds of the four, by their names.
+pub(crate) fn thresholds(settings: &Settings) -> [(&'static str, Thresholds); 4] {
+    [
+        ("cpu", settings.cpu.thresholds()),
+        ("bandwidth", settings.bandwidth.thresholds()),
+        ("in_flight", settings.in_flight.thresholds()),
+        ("queue_delay", settings.queue_delay.thresholds()),
+    ]
+}
+
 const DISABLED: &str = "disabled by configuration";
 
 fn watch_cpu(settings: &CpuSettings) -> Watched {

@@ -269,12 +269,11 @@ impl Compiled {
 
     fn with_servers_of(
         &self,
-        known: &Servers,
+        known_servers: &Servers,
         offload: &OffloadSettings,
         found: &[Found],
         now: Instant,
     ) -> Option<Self> {
-        let known_servers = known;
         let (mut servers, mut targets, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         for Found { settings, source } in found {
             let Some((url, target)) = target(settings, &self.rules) else {

@@ -241,9 +241,7 @@ impl Control {
 
     /// Goes on with another configuration. Level and promises go on as they were.
     pub(super) fn reload(&mut self, compiled: Arc<Compiled>, release: Ratio, capacity: Capacity) {
-        if compiled.share != self.compiled.share {
-            self.share = ShareController::new(compiled.share);
-        }
+        self.share.set(compiled.share);
         self.machine.set(MachineSettings {
             hold: compiled.hold,
             release,

@@ -15,10 +15,11 @@ use super::{
     settings::Mode,
     shared::Shared,
     snapshot::Snapshot,
+    spread::Spread,
 };
 use crate::{
     level::Level,
-    servers::{Client, hash},
+    servers::{Client, SpreadBy, hash},
 };
 
 /// What would happen, and why.
@@ -38,6 +39,9 @@ pub struct Explanation {
     pub outcome: &'static str,
     /// The offload server, for "offload" and "redirect".
     pub server: Option<String>,
+    /// What becomes of a connection from there before anything is asked: "passes", "exempt" (whatever the level) or
+    /// "closed".
+    pub gate: &'static str,
     /// All that in a sentence.
     pub text: String,
     /// The part of the visitors that is offloaded.
@@ -92,7 +96,7 @@ pub struct Considered {
 }
 
 impl Shared {
-    /// What would happen at this moment with a GET for `path` (as in the request line, query included) by a client at
+    /// What would happen at this moment with a GET over http for `path` (as in the request line, query included) by a client at
     /// `address`, with this `identity`. Whether it was let in before only its cookie tells: it counts as new.
     ///
     /// # Errors
@@ -167,7 +171,15 @@ impl Shared {
             _ => decided,
         };
         let chosen = match decided.decision {
-            Decision::Offload(server) | Decision::Redirect(server) => Some(server),
+            Decision::Offload(server) => Some(server),
+            // Where objects are spread, it belongs to one of the pool.
+            Decision::Redirect(server) if compiled.spread == SpreadBy::Object => {
+                let path = hash::bytes(request.uri().path().as_bytes());
+                let pool = snapshot.choose.pool(&client, server);
+                let own = |pool| Spread::new(snapshot, pool, server, false).place(path, |_| true);
+                Some(pool.and_then(own).unwrap_or(server))
+            }
+            Decision::Redirect(server) => Some(server),
             _ => None,
         };
         let turned = match chosen {
@@ -215,6 +227,7 @@ impl Shared {
                 Decision::Drop => "drop",
             },
             server,
+            gate: self.at_gate(snapshot, address),
             text,
             share,
             place,
@@ -231,6 +244,18 @@ impl Shared {
                 servers: servers.into_iter().filter_map(name).collect(),
             }),
         })
+    }
+}
+
+impl Shared {
+    fn at_gate(&self, snapshot: &Snapshot, address: IpAddr) -> &'static str {
+        if self.gate_exempts(snapshot, address) {
+            "exempt"
+        } else if self.closes(snapshot, address) {
+            "closed"
+        } else {
+            "passes"
+        }
     }
 }
 

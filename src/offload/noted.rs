@@ -35,6 +35,8 @@ pub(super) struct Noted {
 struct NotedServer {
     server: Arc<Server>,
     takes: bool,
+    /// It takes none, but will as soon as it is less busy.
+    is_there: bool,
     is_ill: bool,
     at: Option<Instant>,
 }
@@ -89,6 +91,7 @@ impl Noted {
             NotedServer {
                 server: server.clone(),
                 takes: known.as_ref().is_some_and(|known| known.takes),
+                is_there: known.as_ref().is_some_and(|known| known.is_there),
                 is_ill: known.as_ref().is_some_and(|known| known.is_ill),
                 at: known.and_then(|known| known.at),
             }
@@ -102,9 +105,11 @@ impl Noted {
 impl NotedServer {
     fn observe(&mut self, state: &ServerState, now: Instant) -> Option<Event> {
         let is_ill = state.health == "ill";
-        let is_other = state.takes != self.takes || (is_ill && !self.is_ill && !state.takes);
-        // Whether it is only busy: before, it was at work; or it will be again as soon as it is less busy.
-        let is_fullness = state.is_there && !self.is_ill;
+        let why_not = (is_ill, state.is_there);
+        let is_other =
+            state.takes != self.takes || (!state.takes && why_not != (self.is_ill, self.is_there));
+        // It only is busy, or only was.
+        let is_fullness = state.is_there && self.is_there;
         let is_due = self
             .at
             .is_none_or(|at| now.saturating_duration_since(at) >= FULL_EVERY);
@@ -114,6 +119,7 @@ impl NotedServer {
         *self = Self {
             server: self.server.clone(),
             takes: state.takes,
+            is_there: state.is_there,
             is_ill,
             at: Some(now),
         };

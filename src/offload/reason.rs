@@ -16,8 +16,6 @@ use super::{
 pub enum Reason {
     /// The level is `normal`.
     Normal,
-    /// It shows the token of an offload server.
-    Pull,
     /// Its path or its address is exempt.
     Exempt,
     /// `drop` is held by hand.
@@ -46,7 +44,6 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Normal => "the level is normal",
-            Self::Pull => "it shows the token of an offload server",
             Self::Exempt => "its path or its address is exempt",
             Self::DropHeld => "drop is held by hand",
             Self::Object => "it is no page and begins nothing",

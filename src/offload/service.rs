@@ -145,8 +145,7 @@ impl<S> Offload<S> {
         if pulls {
             let account = account.with(Outcome::Bypassed);
             let passing = Passing::Pull { path };
-            return ResponseFuture::passing(self.inner.call(request), account, passing)
-                .explaining(untold(Reason::Pull, snapshot));
+            return ResponseFuture::passing(self.inner.call(request), account, passing);
         }
         // Whatever was seen to be an object: its size is known.
         if request.method() == Method::GET

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     journal::{Event, Journal},
     level::Level,
-    load::{BytesSent, InFlight, Reading},
+    load::{BytesSent, InFlight, Reading, Thresholds},
     rewrite::{Plan, Private},
     seldom::Seldom,
     servers::{
@@ -237,8 +237,7 @@ impl Shared {
 
     /// Takes a step with the last readings: what was promised since counts.
     pub(crate) fn look(&self, now: Instant) {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        self.publish(&mut control, now);
+        self.take_step(now, |_| ());
     }
 
     /// The snapshot as of now.
@@ -282,13 +281,14 @@ impl Shared {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let compiled = control.0.compiled().with_servers(offload, found, now)?;
         let servers = compiled.servers.clone();
-        let event = Event::Servers {
+        control.0.replace(Arc::new(compiled));
+        let mut events = vec![Event::Servers {
             count: servers.len(),
             names: names(&servers),
-        };
-        self.journal.record(event, SystemTime::now());
-        control.0.replace(Arc::new(compiled));
-        self.publish(&mut control, now);
+        }];
+        events.extend(self.publish(&mut control, now));
+        drop(control);
+        self.record(events);
         Some(servers)
     }
 
@@ -299,14 +299,19 @@ impl Shared {
         compiled: Compiled,
         release: Ratio,
         capacity: Capacity,
+        thresholds: &[(&str, Thresholds)],
         now: Instant,
     ) -> Servers {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let compiled = compiled.after(control.0.compiled(), offload, now);
-        let servers = compiled.servers.clone();
-        control.0.reload(Arc::new(compiled), release, capacity);
-        self.publish(&mut control, now);
-        servers
+        self.take_step(now, |(control, readings)| {
+            for reading in readings.iter_mut().filter(|reading| reading.off.is_none()) {
+                let of = thresholds.iter().find(|(name, _)| *name == &*reading.name);
+                reading.thresholds = of.map_or(reading.thresholds, |(_, thresholds)| *thresholds);
+            }
+            let compiled = compiled.after(control.compiled(), offload, now);
+            let servers = compiled.servers.clone();
+            control.reload(Arc::new(compiled), release, capacity);
+            servers
+        })
     }
 
     /// What has become of each class, lowest first; nothing where no classes are configured.
@@ -326,19 +331,41 @@ impl Shared {
 
     /// Takes a step with fresh `readings`.
     pub fn step(&self, readings: &[Reading], now: Instant) {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        control.1 = readings.to_vec();
-        self.publish(&mut control, now);
+        self.take_step(now, |(_, last)| *last = readings.to_vec());
     }
 
     /// Holds a level by hand, or lets it go; in effect when this returns.
     pub fn hold(&self, overridden: Option<Override>, now: Instant) {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        control.0.hold(overridden, now);
-        self.publish(&mut control, now);
+        self.take_step(now, |(control, _)| control.hold(overridden, now));
     }
 
-    fn publish(&self, (control, readings): &mut (Control, Vec<Reading>), now: Instant) {
+    /// Takes a step after `change`; what was decided is written down.
+    fn take_step<T>(
+        &self,
+        now: Instant,
+        change: impl FnOnce(&mut (Control, Vec<Reading>)) -> T,
+    ) -> T {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut control);
+        let events = self.publish(&mut control, now);
+        drop(control);
+        self.record(events);
+        changed
+    }
+
+    /// Not with the lock held: who reads the log may let one wait.
+    fn record(&self, events: Vec<Event>) {
+        for event in events {
+            self.journal.record(event, SystemTime::now());
+        }
+    }
+
+    /// Takes a step, in effect when this returns; gives what is worth a line.
+    fn publish(
+        &self,
+        (control, readings): &mut (Control, Vec<Reading>),
+        now: Instant,
+    ) -> Vec<Event> {
         let mut snapshot = control.step(Input {
             readings,
             promised: self.promises.take(),
@@ -349,9 +376,6 @@ impl Shared {
             now,
             wall: SystemTime::now(),
         });
-        for event in control.events() {
-            self.journal.record(event, snapshot.wall);
-        }
         let alarm = snapshot.link.filter(|_| snapshot.level == Level::Normal);
         self.promises
             .set_alarm(alarm.and_then(|link| link.until_offload()));
@@ -372,11 +396,28 @@ impl Shared {
             .map(|address| address.to_canonical())
             .collect();
         self.server_addresses.store(Arc::new(addresses));
-        let began = self.snapshot.load().level == Level::Normal && snapshot.level > Level::Normal;
-        if began && snapshot.compiled.mode == Mode::Enforce {
+        let acts = |snapshot: &Snapshot| {
+            snapshot.level > Level::Normal && snapshot.compiled.mode == Mode::Enforce
+        };
+        if acts(&snapshot) && !acts(&self.snapshot.load()) {
             self.episodes.notify_one();
         }
         self.snapshot.store(Arc::new(snapshot));
+        control.events()
+    }
+
+    /// Whether the gate closes connections from `address`, unless that is exempt.
+    pub(crate) fn closes(&self, snapshot: &Snapshot, address: IpAddr) -> bool {
+        // What a connection is taken to come for: a page, of which more are let in than of anything else.
+        const PAGE: Kind = Kind {
+            begins: true,
+            may_be_page: true,
+            wants_page: true,
+            redirect: false,
+        };
+        snapshot.dropped_at_gate() > Ratio::ZERO
+            && snapshot.compiled.mode == Mode::Enforce
+            && self.decide_by_address(PAGE, address, snapshot) == Decision::Drop
     }
 
     /// What would happen with a request of `kind` from who is known by his address alone. Where a page went there just

@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<(), BoxError> {
         match (arguments.json, arguments.once) {
             (true, true) => {
                 let look = Asker::for_status(admin).look().await?;
-                Ok(words::print(&format!("{}\n", look.status))?)
+                Ok(words::print(&format!("{}\n", words::json(&look.status)))?)
             }
             (true, false) => lines(admin.with_patience(PATIENCE), EVERY, io::stdout()).await,
             (false, false) if terminal => {
@@ -96,7 +96,7 @@ async fn lines(admin: Admin, every: Duration, mut out: impl Write) -> Result<(),
                 json!({ "error": error.to_string(), "since": since })
             }
         };
-        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        match writeln!(out, "{}", words::json(&line)).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             written => written?,
         }
