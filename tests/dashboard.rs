@@ -10,25 +10,13 @@ use serde_json::{Value, json};
 use support::{
     client::{get, post},
     config::Config,
-    folder,
     offload_server::OffloadServer,
     program::{Program, command},
+    small_site,
     wait::{soon, until},
     webdriver::Browser,
 };
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
-
-fn site() -> TempDir {
-    folder([
-        ("index.html", b"<title>x</title><img src=/a.png>".as_slice()),
-        ("a.png", b"png"),
-    ])
-}
-
-fn config(site: &TempDir, lines: &str) -> Config {
-    Config::new(format!("primary.site = {:?}\n{lines}", site.path()))
-}
 
 /// Waits until `expression`, of the page, is `wanted`.
 async fn shows(browser: &Browser, expression: &str, wanted: Value) {
@@ -88,13 +76,13 @@ async fn hold(browser: &Browser, level: &str, length: &str) {
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn level_servers_and_decisions_change_on_screen_and_the_buttons_work() {
-    let site = site();
+    let site = small_site();
     let server = OffloadServer::start(site.path(), 0.4).await;
     let lines = format!(
         "offload.servers = [{}]\nload.in_flight.capacity = 50",
         server.entry("eu", "")
     );
-    let program = Program::serve(&config(&site, &lines)).await;
+    let program = Program::serve(&Config::of_site(&site, &lines)).await;
     program.until_usable("eu", true).await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", program.admin)).await;
@@ -168,7 +156,7 @@ async fn level_servers_and_decisions_change_on_screen_and_the_buttons_work() {
     let mut program = program;
     program.kill().await;
     shows(&browser, "document.body.dataset.connected", json!("false")).await;
-    let again = config(&site, &format!("admin.listen = \"{admin}\""));
+    let again = Config::of_site(&site, &format!("admin.listen = \"{admin}\""));
     let _again = Program::serve(&again).await;
     shows(&browser, "document.body.dataset.connected", json!("true")).await;
     shows(
@@ -183,8 +171,8 @@ async fn level_servers_and_decisions_change_on_screen_and_the_buttons_work() {
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn with_a_token_nothing_is_shown_or_done_before_it_is_given() {
-    let site = site();
-    let program = Program::serve(&config(&site, "admin.token = \"open sesame\"")).await;
+    let site = small_site();
+    let program = Program::serve(&Config::of_site(&site, "admin.token = \"open sesame\"")).await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", program.admin)).await;
     shows(

@@ -10,27 +10,15 @@ use serde_json::{Value, json};
 use support::{
     client::{connect, get, post, visitor},
     config::Config,
-    folder,
     offload_server::OffloadServer,
     program::Program,
+    small_site,
     wait::{soon, until},
 };
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
-
-fn site() -> TempDir {
-    folder([
-        ("index.html", b"<title>x</title><img src=/a.png>".as_slice()),
-        ("a.png", b"png"),
-    ])
-}
-
-fn config(site: &TempDir, lines: &str) -> Config {
-    Config::new(format!("primary.site = {:?}\n{lines}", site.path()))
-}
 
 async fn json_of(path: &str, admin: SocketAddr) -> Value {
     let answer = get(path).ask(admin).await;
@@ -79,8 +67,8 @@ impl Events {
 
 #[tokio::test]
 async fn who_watches_gets_the_past_and_then_what_happens() {
-    let site = site();
-    let program = Program::serve(&config(&site, "")).await;
+    let site = small_site();
+    let program = Program::serve(&Config::of_site(&site, "")).await;
     let mut events = Events::watch(program.admin).await;
     let history = events.next("history").await;
     assert_eq!(history["step"], 1.0);
@@ -140,13 +128,13 @@ async fn who_watches_gets_the_past_and_then_what_happens() {
 
 #[tokio::test]
 async fn every_decision_is_a_line_in_words_and_figures() {
-    let site = site();
+    let site = small_site();
     let server = OffloadServer::start(site.path(), 0.1).await;
     let lines = format!(
         "offload.servers = [{}]\nload.in_flight.capacity = 100",
         server.entry("eu", "")
     );
-    let mut program = Program::serve(&config(&site, &lines)).await;
+    let mut program = Program::serve(&Config::of_site(&site, &lines)).await;
     program.until_usable("eu", true).await;
     program.hold_level("offload").await;
     let answer = post("/api/override", r#"{"level":null}"#)
@@ -212,11 +200,11 @@ async fn every_decision_is_a_line_in_words_and_figures() {
 
 #[tokio::test]
 async fn a_change_of_level_tells_the_signal_its_load_and_its_threshold() {
-    let site = site();
+    let site = small_site();
     let lines = "load.in_flight.capacity = 4\nload.in_flight.offload = 0.2\noffload.hold = \"0s\"\n\
                  load.in_flight.throttle = 50";
     let upstream = support::upstream::Upstream::start(axum::Router::new()).await;
-    let config = config(&site, lines).with(format!(
+    let config = Config::of_site(&site, lines).with(format!(
         "primary.upstream = \"http://{}\"",
         upstream.address
     ));
@@ -260,7 +248,7 @@ async fn a_change_of_level_tells_the_signal_its_load_and_its_threshold() {
 
 #[tokio::test]
 async fn explains_what_would_happen_with_a_client_and_why() {
-    let site = site();
+    let site = small_site();
     let (eu, us) = (
         OffloadServer::start(site.path(), 0.1).await,
         OffloadServer::start(site.path(), 0.95).await,
@@ -273,7 +261,7 @@ async fn explains_what_would_happen_with_a_client_and_why() {
         us.entry("us", ""),
         "{ name = \"dead\", url = \"http://127.0.0.1:9\", health = { every = \"100ms\" } }",
     );
-    let program = Program::serve(&config(&site, &lines)).await;
+    let program = Program::serve(&Config::of_site(&site, &lines)).await;
     program.until_usable("eu", true).await;
     program
         .until("dead is known to be", |status| {
@@ -395,13 +383,17 @@ async fn explains_what_would_happen_with_a_client_and_why() {
 
 #[tokio::test]
 async fn answers_say_why_where_that_is_asked_for() {
-    let site = site();
+    let site = small_site();
     let server = OffloadServer::start(site.path(), 0.1).await;
     let lines = format!(
         "offload.servers = [{}]\nthrottle.bypass.paths = [\"/healthz\"]",
         server.entry("eu", "")
     );
-    let program = Program::serve(&config(&site, &format!("{lines}\nexplain_header = true"))).await;
+    let program = Program::serve(&Config::of_site(
+        &site,
+        &format!("{lines}\nexplain_header = true"),
+    ))
+    .await;
     program.until_usable("eu", true).await;
     let told = async |path: &str| {
         let answer = get(path)
@@ -437,14 +429,14 @@ async fn answers_say_why_where_that_is_asked_for() {
         "{away}"
     );
 
-    let silent = Program::serve(&config(&site, &lines)).await;
+    let silent = Program::serve(&Config::of_site(&site, &lines)).await;
     assert_eq!(get("/").ask(silent.site).await.header("x-overspill"), None);
 }
 
 #[tokio::test]
 async fn wrong_tokens_are_heard_ten_times_a_minute() {
-    let site = site();
-    let program = Program::serve(&config(&site, "admin.token = \"open sesame\"")).await;
+    let site = small_site();
+    let program = Program::serve(&Config::of_site(&site, "admin.token = \"open sesame\"")).await;
     let with = |token: &str, number| {
         get("/api/status")
             .header("Authorization", &format!("Bearer {token}"))
@@ -478,8 +470,8 @@ async fn wrong_tokens_are_heard_ten_times_a_minute() {
 
 #[tokio::test]
 async fn a_thousand_watchers_are_bounded_and_others_are_answered() {
-    let site = site();
-    let program = Program::serve_after("ulimit -n 4096", &config(&site, "")).await;
+    let site = small_site();
+    let program = Program::serve_after("ulimit -n 4096", &Config::of_site(&site, "")).await;
     let mut watching = Vec::new();
     let (mut taken, mut refused) = (0, 0);
     for number in 0..1_000 {
@@ -520,8 +512,8 @@ async fn a_thousand_watchers_are_bounded_and_others_are_answered() {
 
 #[tokio::test]
 async fn the_dashboard_is_there_for_anyone_and_asks_nobody_else() {
-    let site = site();
-    let program = Program::serve(&config(&site, "admin.token = \"open sesame\"")).await;
+    let site = small_site();
+    let program = Program::serve(&Config::of_site(&site, "admin.token = \"open sesame\"")).await;
     let page = get("/").ask(program.admin).await;
     assert_eq!(page.status, 200);
     assert!(

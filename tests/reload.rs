@@ -10,24 +10,12 @@ use serde_json::{Value, json};
 use support::{
     client::{get, request, visitor},
     config::Config,
-    folder,
     offload_server::OffloadServer,
     program::Program,
     raw::Answer,
+    small_site,
     wait::until,
 };
-use tempfile::TempDir;
-
-fn site() -> TempDir {
-    folder([
-        ("index.html", b"<title>x</title><img src=/a.png>".as_slice()),
-        ("a.png", b"png"),
-    ])
-}
-
-fn config(site: &TempDir, lines: &str) -> Config {
-    Config::new(format!("primary.site = {:?}\n{lines}", site.path()))
-}
 
 async fn reload(program: &Program, config: &str) -> Answer {
     fs::write(program.config_file(), config).unwrap();
@@ -40,13 +28,13 @@ fn said(answer: &Answer) -> Value {
 
 #[tokio::test]
 async fn what_can_change_changes_at_once_and_what_cannot_is_named() {
-    let site = site();
+    let site = small_site();
     let (eu, us) = (
         OffloadServer::start(site.path(), 0.1).await,
         OffloadServer::start(site.path(), 0.1).await,
     );
     let lines = format!("offload.servers = [{}]", eu.entry("eu", ""));
-    let program = Program::serve(&config(&site, &lines)).await;
+    let program = Program::serve(&Config::of_site(&site, &lines)).await;
     let known = program.until_usable("eu", true).await;
     program.hold_level("offload").await;
     let page = get("/").ask(program.site).await;
@@ -59,7 +47,7 @@ async fn what_can_change_changes_at_once_and_what_cannot_is_named() {
         eu.entry("eu", ""),
         us.entry("us", ""),
     );
-    let answer = reload(&program, &config(&site, &lines).to_string()).await;
+    let answer = reload(&program, &Config::of_site(&site, &lines).to_string()).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(
         said(&answer),
@@ -105,9 +93,9 @@ async fn what_can_change_changes_at_once_and_what_cannot_is_named() {
 
 #[tokio::test]
 async fn a_bad_configuration_changes_nothing_and_says_why() {
-    let site = site();
-    let program = Program::serve(&config(&site, "offload.hold = \"7s\"")).await;
-    let bad = config(&site, "offload.hold = \"soon\"\nload.release = \"x\"").to_string();
+    let site = small_site();
+    let program = Program::serve(&Config::of_site(&site, "offload.hold = \"7s\"")).await;
+    let bad = Config::of_site(&site, "offload.hold = \"soon\"\nload.release = \"x\"").to_string();
     let answer = reload(&program, &bad).await;
     assert_eq!(answer.status, 422);
     let error = said(&answer)["error"].as_str().unwrap().to_owned();
@@ -129,7 +117,7 @@ async fn a_bad_configuration_changes_nothing_and_says_why() {
     assert_eq!(get("/").ask(program.site).await.status, 200);
     let told = get("/api/decisions").ask(program.admin).await;
     assert!(told.text().contains("configuration not reloaded"));
-    let good = config(&site, "offload.hold = \"8s\"").to_string();
+    let good = Config::of_site(&site, "offload.hold = \"8s\"").to_string();
     let answer = reload(&program, &good).await;
     assert_eq!(
         said(&answer)["changed"],
@@ -140,8 +128,8 @@ async fn a_bad_configuration_changes_nothing_and_says_why() {
 
 #[tokio::test]
 async fn sighup_reads_it_anew_and_requests_under_way_go_on() {
-    let site = site();
-    let program = Program::serve(&config(&site, "")).await;
+    let site = small_site();
+    let program = Program::serve(&Config::of_site(&site, "")).await;
     let asking = tokio::spawn({
         let to = program.site;
         async move {
@@ -154,7 +142,11 @@ async fn sighup_reads_it_anew_and_requests_under_way_go_on() {
     });
     for hold in ["1s", "2s", "3s"] {
         let lines = format!("offload.hold = \"{hold}\"\nmode = \"report\"");
-        fs::write(program.config_file(), config(&site, &lines).to_string()).unwrap();
+        fs::write(
+            program.config_file(),
+            Config::of_site(&site, &lines).to_string(),
+        )
+        .unwrap();
         let before = decisions(&program, "reload").await;
         let id = program.id().to_string();
         let killed = std::process::Command::new("kill")
@@ -173,7 +165,7 @@ async fn sighup_reads_it_anew_and_requests_under_way_go_on() {
 
 #[tokio::test]
 async fn where_servers_are_found_those_of_a_new_configuration_are_asked_as_well() {
-    let site = site();
+    let site = small_site();
     let (eu, us, found) = (
         OffloadServer::start(site.path(), 0.1).await,
         OffloadServer::start(site.path(), 0.1).await,
@@ -185,7 +177,7 @@ async fn where_servers_are_found_those_of_a_new_configuration_are_asked_as_well(
         format!("offload.servers = [{servers}]\noffload.discovery.file = {file:?}")
     };
     let first = lines(eu.entry("eu", ""));
-    let program = Program::serve(&config(&site, &first)).await;
+    let program = Program::serve(&Config::of_site(&site, &first)).await;
     program.until_usable("eu", true).await;
     program.until_usable("found", true).await;
 
@@ -194,7 +186,7 @@ async fn where_servers_are_found_those_of_a_new_configuration_are_asked_as_well(
         eu.entry("eu", "threshold = 0.77,"),
         us.entry("us", "")
     ));
-    let answer = reload(&program, &config(&site, &second).to_string()).await;
+    let answer = reload(&program, &Config::of_site(&site, &second).to_string()).await;
     assert_eq!(
         said(&answer)["changed"],
         json!(["offload.servers"]),

@@ -5,10 +5,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{
-    app::{RequestCounts, Status},
-    level::Level,
-};
+use crate::{app::Status, level::Level, offload::Outcome};
 
 /// From one point to the next, in seconds.
 pub(super) const STEP: f64 = 1.0;
@@ -50,14 +47,7 @@ struct Counted {
     pages: [u64; 2],
 }
 
-const OUTCOMES: [&str; 6] = [
-    "served",
-    "offloaded",
-    "redirected",
-    "throttled",
-    "dropped",
-    "bypassed",
-];
+const OUTCOMES: [Outcome; 6] = Outcome::ALL;
 const HOW: [&str; 2] = ["scanned", "spliced"];
 
 // === impl History ===
@@ -112,7 +102,7 @@ impl History {
             "throttled": round(point.throttled),
             "dropped": round(point.dropped),
             "signals": object(loads.map(|(name, load)| (name.as_str(), load.map(round)))),
-            "requests": object(OUTCOMES.into_iter().zip(point.requests.map(round))),
+            "requests": object(OUTCOMES.map(Outcome::label).into_iter().zip(point.requests.map(round))),
             "pages": object(HOW.into_iter().zip(point.pages.map(round))),
         })
     }
@@ -133,7 +123,7 @@ impl History {
             "throttled": self.column(|point| round(point.throttled)),
             "dropped": self.column(|point| round(point.dropped)),
             "signals": object(signals),
-            "requests": object(OUTCOMES.into_iter().enumerate().map(outcome)),
+            "requests": object(OUTCOMES.map(Outcome::label).into_iter().enumerate().map(outcome)),
             "pages": object(HOW.into_iter().enumerate().map(how)),
         })
     }
@@ -162,18 +152,10 @@ fn tenths(seconds: f64) -> f64 {
 
 impl Counted {
     fn of(status: &Status) -> Self {
-        let RequestCounts {
-            served,
-            offloaded,
-            redirected,
-            throttled,
-            dropped,
-            bypassed,
-        } = status.requests;
         let servers = || status.servers.iter();
         Self {
             time: status.time,
-            requests: [served, offloaded, redirected, throttled, dropped, bypassed],
+            requests: status.requests.by_outcome().map(|(_, count)| count),
             pages: [
                 servers().map(|server| server.pages_scanned).sum(),
                 servers().map(|server| server.pages_spliced).sum(),

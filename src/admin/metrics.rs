@@ -75,20 +75,12 @@ impl Collector for State {
         )?
         .encode_gauge(&status.share)?;
 
-        let requests = &status.requests;
         let mut outcomes = counter(
             encoder,
             "overspill_requests",
             "Requests by what became of them",
         )?;
-        for (outcome, count) in [
-            ("served", requests.served),
-            ("offloaded", requests.offloaded),
-            ("redirected", requests.redirected),
-            ("throttled", requests.throttled),
-            ("dropped", requests.dropped),
-            ("bypassed", requests.bypassed),
-        ] {
+        for (outcome, count) in status.requests.by_outcome() {
             total(&mut outcomes, &[("outcome", outcome)], count)?;
         }
         let mut took = encoder.encode_descriptor(

@@ -288,6 +288,22 @@ impl SignalStatus {
 // === impl RequestCounts ===
 
 impl RequestCounts {
+    /// Each outcome's label, and how many there were, in the order of [`Outcome::ALL`].
+    #[must_use]
+    pub fn by_outcome(&self) -> [(&'static str, u64); Outcome::ALL.len()] {
+        Outcome::ALL.map(|outcome| {
+            let count = match outcome {
+                Outcome::Served => self.served,
+                Outcome::Offloaded => self.offloaded,
+                Outcome::Redirected => self.redirected,
+                Outcome::Throttled => self.throttled,
+                Outcome::Dropped => self.dropped,
+                Outcome::Bypassed => self.bypassed,
+            };
+            (outcome.label(), count)
+        })
+    }
+
     fn of(counters: &Counters) -> Self {
         Self {
             served: counters.outcome(Outcome::Served),

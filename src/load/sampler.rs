@@ -257,9 +257,7 @@ impl Sampling {
             }
         }
     }
-}
 
-impl Sampling {
     fn replace(&mut self, signals: Vec<Watched>) {
         for watched in signals {
             let mut asked = self.signals.iter_mut();

@@ -26,6 +26,11 @@ impl Config {
         Self::default().with(QUIET).with(lines)
     }
 
+    /// The same for the site in a folder.
+    pub(crate) fn of_site(site: &tempfile::TempDir, lines: &str) -> Self {
+        Self::new(format!("primary.site = {:?}\n{lines}", site.path()))
+    }
+
     /// The same with `lines` over it. A list may span lines.
     pub(crate) fn with(mut self, lines: impl AsRef<str>) -> Self {
         let mut entry = String::new();

@@ -53,6 +53,14 @@ pub(crate) fn folder<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -
     folder
 }
 
+/// A page with a picture.
+pub(crate) fn small_site() -> TempDir {
+    folder([
+        ("index.html", b"<title>x</title><img src=/a.png>".as_slice()),
+        ("a.png", b"png"),
+    ])
+}
+
 /// Writes a file at `path` below `root`.
 pub(crate) fn write(root: &Path, path: &str, content: &[u8]) {
     let path = root.join(path.trim_start_matches('/'));
