@@ -104,6 +104,7 @@ function confirmed({ level, for: length }) {
     on(yes, "click", () => finish(true));
     on($("confirm-no"), "click", () => finish(false));
     on($("confirm-form"), "submit", (event) => event.preventDefault());
-    on(dialog, "close", () => finish(false));
+    // The event comes with the next frame: that of the last question may come while this one is asked.
+    on(dialog, "close", () => dialog.open || finish(false));
   });
 }

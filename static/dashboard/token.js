@@ -60,6 +60,7 @@ function ask(error) {
       event.preventDefault();
       finish(null);
     });
-    on(dialog, "close", () => finish(null));
+    // The event comes with the next frame: that of the last question may come while this one is asked.
+    on(dialog, "close", () => dialog.open || finish(null));
   });
 }
