@@ -8,13 +8,14 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use overspill::{
     Settings,
     admin::AdminSettings,
+    config::PrimarySettings,
     edge::{EdgeSettings, EdgeSite},
     guard::LimitSettings,
     level::Share,
     load::{self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings},
     offload::{
         BypassSettings, ClassSettings, DropSettings, IdentitySettings, Mode, OffloadSettings,
-        PrimarySettings, ThrottleSettings,
+        ThrottleSettings,
     },
     rewrite,
     servers::{

@@ -20,11 +20,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    config::Settings,
+    config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
     gate::Gate,
     guard::{LimitSettings, Noted, NotedIo, Room, Served, Stop, attend, builder},
-    offload::{BoxError, Dropped, Outcome, PrimarySettings},
+    offload::{BoxError, Dropped, Outcome},
     problem::Problem,
     servers::{absolute_url, networks},
     site::{Site, SiteFuture},

@@ -8,6 +8,7 @@
 //! value that was wrong, until what is left can be read: that gives every problem, each with its key.
 
 mod check;
+mod primary;
 #[cfg(all(test, feature = "server"))]
 mod reference;
 #[cfg(test)]
@@ -27,13 +28,13 @@ use crate::edge::EdgeSettings;
 use crate::{
     admin::AdminSettings,
     load,
-    offload::{
-        Compiled, DropSettings, Mode, OffloadSettings, Parts, PrimarySettings, ThrottleSettings,
-    },
+    offload::{Compiled, DropSettings, Mode, OffloadSettings, Parts, ThrottleSettings},
     problem::Problem,
     rewrite,
     servers::ServerSettings,
 };
+
+pub use self::primary::PrimarySettings;
 
 /// Where the configuration is when nobody says where.
 pub const DEFAULT_PATH: &str = "config/overspill.toml";
@@ -232,7 +233,8 @@ impl Settings {
         let parts = Parts {
             mode: self.mode,
             explain_header: self.explain_header,
-            primary: &self.primary,
+            hosts: &self.primary.hosts,
+            trusted_proxies: &self.primary.trusted_proxies,
             offload: &self.offload,
             rewrite: &self.rewrite,
             throttle: &self.throttle,

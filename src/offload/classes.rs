@@ -8,7 +8,7 @@
 use globset::{Glob, GlobMatcher, GlobSet};
 use http::{HeaderMap, HeaderName};
 
-use super::settings::{ClassSettings, IdentitySettings, OffloadSettings, PrimarySettings};
+use super::settings::{ClassSettings, IdentitySettings, OffloadSettings};
 use crate::{problem::Problem, rewrite, servers::Client};
 
 /// What those are called who belong to no class.
@@ -57,10 +57,10 @@ pub(super) struct Applying<'a> {
 // === impl Classes ===
 
 impl Classes {
-    /// Of `throttle.classes`; what else they need is in `primary` and `offload`.
+    /// Of `throttle.classes`; what else they need is `primary.trusted_proxies` and `offload`.
     pub(super) fn new(
         settings: &[ClassSettings],
-        primary: &PrimarySettings,
+        trusted_proxies: &[String],
         offload: &OffloadSettings,
         problems: &mut Vec<Problem>,
     ) -> Self {
@@ -76,7 +76,7 @@ impl Classes {
                 Class {
                     name: class.name.clone(),
                     priority: class.priority,
-                    wants: Wants::new(class, &key, primary, offload, problems),
+                    wants: Wants::new(class, &key, trusted_proxies, offload, problems),
                 }
             })
             .collect();
@@ -189,7 +189,7 @@ impl Wants {
     fn new(
         class: &ClassSettings,
         key: &str,
-        primary: &PrimarySettings,
+        trusted_proxies: &[String],
         offload: &OffloadSettings,
         problems: &mut Vec<Problem>,
     ) -> Self {
@@ -214,7 +214,7 @@ impl Wants {
             paths: (!class.paths.is_empty()).then_some(paths),
             identity: class.identity.as_ref().and_then(|pattern| {
                 let key = format!("{key}.identity");
-                if let Some(lack) = unproven(offload.identity.as_ref(), primary) {
+                if let Some(lack) = unproven(offload.identity.as_ref(), trusted_proxies) {
                     problems.push(Problem::new(&*key, lack));
                 }
                 glob(pattern, &key, "a glob such as \"gold-*\"", problems)
@@ -222,7 +222,7 @@ impl Wants {
             header: class
                 .header
                 .as_ref()
-                .and_then(|text| header(text, &format!("{key}.header"), primary, problems)),
+                .and_then(|text| header(text, &format!("{key}.header"), trusted_proxies, problems)),
         }
     }
 
@@ -252,7 +252,7 @@ impl Wants {
 /// Why an identity would be believed that anybody can make up, or nobody's: what is lacking.
 fn unproven(
     identity: Option<&IdentitySettings>,
-    primary: &PrimarySettings,
+    trusted_proxies: &[String],
 ) -> Option<&'static str> {
     match identity {
         None => Some("needs `offload.identity`: without it nobody has an identity"),
@@ -261,7 +261,7 @@ fn unproven(
                 "needs `offload.identity.key`: a cookie that is not signed can be made up by anybody",
             )
         }
-        Some(_) => primary.trusted_proxies.is_empty().then_some(
+        Some(_) => trusted_proxies.is_empty().then_some(
             "needs `primary.trusted_proxies`: the header of `offload.identity` is believed from them only",
         ),
     }
@@ -271,10 +271,10 @@ fn unproven(
 fn header(
     text: &str,
     key: &str,
-    primary: &PrimarySettings,
+    trusted_proxies: &[String],
     problems: &mut Vec<Problem>,
 ) -> Option<(HeaderName, Option<GlobMatcher>)> {
-    if primary.trusted_proxies.is_empty() {
+    if trusted_proxies.is_empty() {
         problems.push(Problem::new(
             key,
             "needs `primary.trusted_proxies`: a header is believed from them only",

@@ -12,8 +12,8 @@ use super::{
     classes::Classes,
     overloaded::Overloaded,
     settings::{
-        DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings, PrimarySettings,
-        ThrottleAction, ThrottleSettings,
+        DropMethod, DropSettings, IdentitySettings, Mode, OffloadSettings, ThrottleAction,
+        ThrottleSettings,
     },
     stay::Stay,
 };
@@ -35,8 +35,10 @@ pub struct Parts<'a> {
     pub mode: Mode,
     /// `explain_header`.
     pub explain_header: bool,
-    /// `[primary]`.
-    pub primary: &'a PrimarySettings,
+    /// `primary.hosts`: the site's own names.
+    pub hosts: &'a [String],
+    /// `primary.trusted_proxies`: addresses and networks whose word is believed.
+    pub trusted_proxies: &'a [String],
     /// `[offload]`.
     pub offload: &'a OffloadSettings,
     /// `[rewrite]`.
@@ -109,19 +111,20 @@ impl Compiled {
     pub fn new(parts: Parts<'_>, now: Instant) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let Parts {
-            primary,
+            hosts,
+            trusted_proxies,
             offload,
             throttle,
             ..
         } = parts;
 
-        let hosts = OwnHosts::new(&primary.hosts).unwrap_or_else(|wrong| {
+        let own_hosts = OwnHosts::new(hosts).unwrap_or_else(|wrong| {
             problems.extend(wrong.into_iter().map(|index| {
                 Problem::new(
                     format!("primary.hosts[{index}]"),
                     format_args!(
                         "must be a host such as \"www.example.com\", found {:?}",
-                        primary.hosts[index]
+                        hosts[index]
                     ),
                 )
             }));
@@ -176,12 +179,8 @@ impl Compiled {
             explains: parts.explain_header,
             share: offload.share,
             hold: offload.hold,
-            hosts: Arc::new(hosts),
-            trusted_proxies: networks(
-                &primary.trusted_proxies,
-                "primary.trusted_proxies",
-                &mut problems,
-            ),
+            hosts: Arc::new(own_hosts),
+            trusted_proxies: networks(trusted_proxies, "primary.trusted_proxies", &mut problems),
             identity: offload
                 .identity
                 .as_ref()
@@ -201,7 +200,8 @@ impl Compiled {
             ),
             throttle_drops: throttle.action == ThrottleAction::Drop,
             stay: Stay::new(throttle.stay, &offload.token),
-            classes: Classes::new(&throttle.classes, primary, offload, &mut problems).into(),
+            classes: Classes::new(&throttle.classes, trusted_proxies, offload, &mut problems)
+                .into(),
             drop_method: parts.drop.method,
             spread: offload.spread,
             sources: vec![Source::Configuration; servers.len()],

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     load::Thresholds,
     offload::{
-        ByHash, Decision, DropSettings, Kind, OffloadSettings, Parts, PrimarySettings, Reason,
-        ThrottleSettings, Turning, decide,
+        ByHash, Decision, DropSettings, Kind, OffloadSettings, Parts, Reason, ThrottleSettings,
+        Turning, decide,
     },
     rewrite,
     servers::{Client, HealthSettings, ServerSettings, hash},
@@ -32,7 +32,8 @@ fn compiled(mode: Mode, offload: &OffloadSettings, now: Instant) -> Arc<Compiled
     let parts = Parts {
         explain_header: false,
         mode,
-        primary: &PrimarySettings::default(),
+        hosts: &[],
+        trusted_proxies: &[],
         offload,
         rewrite: &rewrite::Settings::default(),
         throttle: &ThrottleSettings::default(),

@@ -73,7 +73,7 @@ pub use self::{
     service::{LOAD_HEADER, NAME_HEADER, Offload, REASON_HEADER, SIGNATURE_HEADER, TOKEN_HEADER},
     settings::{
         BypassSettings, ClassSettings, DropMethod, DropSettings, IdentitySettings, Mode,
-        OffloadSettings, PrimarySettings, ThrottleAction, ThrottleSettings,
+        OffloadSettings, ThrottleAction, ThrottleSettings,
     },
     shared::Shared,
     snapshot::Snapshot,
