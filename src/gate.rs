@@ -79,6 +79,13 @@ impl Gate {
             .gate_exempts(&self.shared.snapshot(), peer.ip().to_canonical())
     }
 
+    /// The same, for whoever has no gate at hand.
+    #[cfg(feature = "server")]
+    pub(crate) fn exempting(&self) -> impl Fn(SocketAddr) -> bool + Send + use<> {
+        let shared = self.shared.clone();
+        move |peer| shared.gate_exempts(&shared.snapshot(), peer.ip().to_canonical())
+    }
+
     /// Whether a connection from `peer` is let in.
     fn lets_in(&self, peer: SocketAddr, snapshot: &Snapshot) -> bool {
         let address = peer.ip().to_canonical();

@@ -64,6 +64,7 @@ mod seldom;
 pub mod servers;
 #[cfg(feature = "server")]
 pub mod site;
+pub mod tls;
 pub mod units;
 #[cfg(feature = "server")]
 pub mod upstream;

@@ -22,6 +22,7 @@ use overspill::{
         BudgetSettings, ClientRuleSettings, Criterion, HealthProbe, HealthSettings, Period,
         ReportKind, ReportSettings, ServerSettings, SpreadBy, discovery::DiscoverySettings,
     },
+    tls::{PairSettings, TlsSettings},
     units::{BitRate, ByteSize, Price, Ratio},
 };
 use serde_json::Value;
@@ -37,7 +38,7 @@ fn with_examples() -> String {
                 .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
     let is_example = |text: &str| {
-        text.starts_with("[[")
+        (text.starts_with('[') && text.ends_with(']'))
             || text
                 .split_once(" = ")
                 .is_some_and(|(name, _)| is_name(name))
@@ -90,6 +91,18 @@ fn limits() -> LimitSettings {
     }
 }
 
+fn tls() -> TlsSettings {
+    TlsSettings {
+        certificate: "cert.pem".into(),
+        key: "key.pem".into(),
+        more: vec![PairSettings {
+            certificate: "other.pem".into(),
+            key: "other-key.pem".into(),
+        }],
+        redirect: Some(([0, 0, 0, 0], 80).into()),
+    }
+}
+
 /// Settings in which nothing is left out: every struct is written with all of its fields, so that a new
 /// field does not compile until it is here.
 fn complete() -> Settings {
@@ -105,6 +118,7 @@ fn complete() -> Settings {
             hosts: vec!["a.example".into()],
             trusted_proxies: vec!["10.0.0.0/8".into()],
             limits: limits(),
+            tls: Some(tls()),
         },
         load: load::Settings {
             interval: Duration::from_secs(1),
@@ -237,6 +251,7 @@ fn complete() -> Settings {
             stale_if_error: Duration::from_secs(1),
             patience: Duration::from_secs(1),
             limits: limits(),
+            tls: Some(tls()),
             sites: vec![EdgeSite {
                 host: Some("a.example".into()),
                 prefix: Some("/a".into()),
@@ -309,6 +324,8 @@ fn leaves_out_no_key() {
     // It says that they are those of a server.
     let template = "offload.discovery.template";
     known.retain(|key| !key.starts_with(&format!("{template}.")));
+    // As those of the primary.
+    known.retain(|key| !key.starts_with("edge.tls.more"));
     assert!(told.iter().any(|key| key.starts_with(template)));
     assert_eq!(
         known.difference(&told).collect::<Vec<_>>(),
@@ -329,7 +346,7 @@ fn the_reference_has_every_key_and_no_other() {
     told.extend(tables.iter().cloned());
     let mut known = keys(&serde_json::to_value(complete()).unwrap());
     // Of these it says whose keys they have; and a label is no key.
-    for same in ["offload.discovery.template", "edge.limits"] {
+    for same in ["offload.discovery.template", "edge.limits", "edge.tls"] {
         assert!(tables.contains(same), "{same}");
         known.retain(|key| !key.starts_with(&format!("{same}.")));
     }

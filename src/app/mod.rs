@@ -9,6 +9,8 @@ mod status;
 mod warm_up;
 
 #[cfg(feature = "server")]
+pub(crate) use self::serve::listen;
+#[cfg(feature = "server")]
 pub use self::serve::{DEFAULT_SITE, Inner, ServeError, Serving, inner, serve};
 pub use self::{
     overspill::{Builder, Overspill, StartError},

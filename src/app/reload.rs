@@ -87,6 +87,8 @@ pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
     primary.site.clone_from(&kept.site);
     primary.upstream.clone_from(&kept.upstream);
     primary.limits = kept.limits;
+    // The files that it names are looked at all the time.
+    primary.tls.clone_from(&kept.tls);
     primary.trusted_proxies.clone_from(&kept.trusted_proxies);
     settings.load.interval = old.load.interval;
     settings.load.smoothing = old.load.smoothing;

@@ -1,4 +1,4 @@
-//! Serving connections: HTTP/1.1 and HTTP/2 without TLS, through the gate and the layer, until told to stop.
+//! Serving connections: HTTP/1.1 and HTTP/2, with TLS or without, through the gate and the layer, until told to stop.
 
 use std::{
     convert::Infallible,
@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{body::Body, extract::ConnectInfo, serve::Listener};
@@ -23,11 +23,12 @@ use crate::{
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
     gate::Gate,
-    guard::{LimitSettings, Noted, NotedIo, Room, Served, Stop, attend, builder},
-    offload::{BoxError, Dropped, Outcome},
+    guard::{LimitSettings, Noted, Room, Stop},
+    offload::{BoxError, Dropped, Outcome, OverTls},
     problem::Problem,
     servers::{absolute_url, networks},
     site::{Site, SiteFuture},
+    tls::{self, Certificates, Connections, Redirect, TlsSettings},
     upstream::{Timeouts, TrustedForwarding, Upstream},
 };
 
@@ -57,6 +58,14 @@ pub enum ServeError {
         /// What the system says.
         #[source]
         error: io::Error,
+    },
+    /// There is no TLS.
+    #[error("no TLS (`{section}`): {reason}")]
+    Tls {
+        /// The section that says how.
+        section: &'static str,
+        /// Why not.
+        reason: String,
     },
 }
 
@@ -125,6 +134,7 @@ struct FromPeer<S> {
     inner: S,
     peer: SocketAddr,
     trusted: bool,
+    over_tls: bool,
 }
 
 impl<S> Service<Request<Body>> for FromPeer<S>
@@ -144,6 +154,9 @@ where
         extensions.insert(ConnectInfo(self.peer));
         if self.trusted {
             extensions.insert(TrustedForwarding);
+        }
+        if self.over_tls {
+            extensions.insert(OverTls);
         }
         FromPeerFuture {
             inner: self.inner.call(request),
@@ -189,28 +202,35 @@ pub struct Serving {
     pub drain: Duration,
     /// What clients may hold on to. Default: `primary.limits`.
     pub limits: LimitSettings,
+    /// With them it is served over TLS alone. Default: `primary.tls`.
+    pub tls: Option<Certificates>,
+    /// Where requests without TLS are sent to https. Default: `primary.tls.redirect`.
+    pub redirect: Option<Gate>,
 }
 
 impl Serving {
-    /// Listens at `primary.listen`.
+    /// Listens at `primary.listen`, and at `primary.tls.redirect`.
     ///
     /// # Errors
-    /// The address can't be listened on.
+    /// An address can't be listened on; the certificates can't be read.
     pub async fn new(
         settings: &Settings,
         inner: Inner,
         overspill: super::Overspill,
     ) -> Result<Self, ServeError> {
-        let address = settings.primary.listen;
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .map_err(|error| ServeError::Listen {
-                key: "primary.listen",
-                address,
-                error,
-            })?;
+        let listener = listen("primary.listen", settings.primary.listen).await?;
+        let settings_of_tls = settings.primary.tls.as_ref();
+        let redirect = match settings_of_tls.and_then(|tls| tls.redirect) {
+            Some(address) => {
+                let listener = listen("primary.tls.redirect", address).await?;
+                Some(Gate::new(listener, overspill.shared().clone()))
+            }
+            None => None,
+        };
         Ok(Self {
             listener: Gate::new(listener, overspill.shared().clone()),
+            tls: certificates(settings_of_tls, "primary.tls")?,
+            redirect,
             inner,
             // The configuration was checked: there is nothing left to tell.
             trusted_proxies: networks(&settings.primary.trusted_proxies, "", &mut Vec::new()),
@@ -221,15 +241,58 @@ impl Serving {
     }
 }
 
+/// Listens at `address`, which is the value of `key`.
+pub(crate) async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<tokio::net::TcpListener, ServeError> {
+    let bound = tokio::net::TcpListener::bind(address).await;
+    bound.map_err(|error| ServeError::Listen {
+        key,
+        address,
+        error,
+    })
+}
+
+/// The certificates that `section` names.
+fn certificates(
+    tls: Option<&TlsSettings>,
+    section: &'static str,
+) -> Result<Option<Certificates>, ServeError> {
+    let Some(tls) = tls else { return Ok(None) };
+    let read = Certificates::read(tls, section);
+    read.map(Some).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let reason = problems.join("; ");
+        ServeError::Tls { section, reason }
+    })
+}
+
 /// Serves until `stop` is ready, and then what is under way for the drain time at most.
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let (rules, limits) = (serving.inner.rules(), serving.limits);
     // What is malformed is refused before anything is decided about it.
     let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(serving.inner));
-    let builder = builder(&limits);
+    let connections = Connections::new(limits, serving.tls.as_ref());
     let room = Room::new(&limits, "primary.limits");
     serving.listener.relieved_by(room.clone());
     let (stopping, told) = Stop::new();
+    let renewing = serving.tls.map(|certificates| {
+        let shared = serving.overspill.shared().clone();
+        let tell = move |renewal| shared.journal.record(renewal, SystemTime::now());
+        tokio::spawn(tls::watch(certificates, tell))
+    });
+    if let (Some(listener), Ok(address)) = (serving.redirect, serving.listener.local_addr()) {
+        let exempts = listener.exempting();
+        let to = (Redirect::to(address), Connections::new(limits, None));
+        tokio::spawn(tls::redirect(
+            listener,
+            exempts,
+            to,
+            room.clone(),
+            told.clone(),
+        ));
+    }
     let mut stop = std::pin::pin!(stop);
     loop {
         let (io, peer) = tokio::select! {
@@ -251,20 +314,17 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
                 .trusted_proxies
                 .iter()
                 .any(|network| network.contains(&address)),
+            over_tls: connections.are_over_tls(),
         };
         let service = TowerToHyperService::new(Noted::new(service, place.doing.clone()));
-        let io = NotedIo::new(io, place.doing.clone());
-        let connection = builder.serve_connection(io, service).into_owned();
-        let told = told.clone();
-        tokio::spawn(async move {
-            // A connection that breaks concerns nobody but its client, who knows.
-            match attend(connection, &place.doing, &limits, told).await {
-                Served::Ended(Ok(())) => {}
-                Served::Ended(Err(error)) => tracing::debug!(%peer, error, "connection ended"),
-                Served::ShownOut(why) => tracing::debug!(%peer, ?why, "shown out"),
-            }
-        });
+        let serves = connections
+            .clone()
+            .serve(io, peer, place, told.clone(), service);
+        tokio::spawn(serves);
         room.settle().await;
+    }
+    if let Some(renewing) = renewing {
+        renewing.abort();
     }
     // Nobody new: the queue in the kernel goes with the listener.
     drop(serving.listener);

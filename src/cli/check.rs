@@ -4,7 +4,7 @@ use super::ConfigArguments;
 use crate::{
     app,
     config::{self, ConfigError, Settings},
-    problem::Problem,
+    tls::Certificates,
 };
 
 type BoxError = Box<dyn std::error::Error>;
@@ -52,14 +52,23 @@ pub(super) fn checked(
     let file = arguments.config.clone().or_else(Settings::default_file);
     let (mut settings, mut problems) = Settings::read_leniently(file.as_deref());
     change(&mut settings);
-    let inner = app::inner(&settings.primary).map_err(|found| {
-        // What could not be read of `primary` was told.
-        let new = found.into_iter().filter(|found| !found.is_about(&problems));
-        let new: Vec<Problem> = new.collect();
-        problems.extend(new);
-    });
+    let (inner, mut found) = match app::inner(&settings.primary) {
+        Ok(inner) => (Some(inner), Vec::new()),
+        Err(found) => (None, found),
+    };
+    if let Some(tls) = &settings.primary.tls {
+        found.extend(
+            Certificates::read(tls, "primary.tls")
+                .err()
+                .into_iter()
+                .flatten(),
+        );
+    }
+    // What could not be read of `primary` was told.
+    found.retain(|found| !found.is_about(&problems));
+    problems.extend(found);
     match inner {
-        Ok(inner) if problems.is_empty() => Ok((settings, inner)),
+        Some(inner) if problems.is_empty() => Ok((settings, inner)),
         _ => Err(ConfigError { file, problems }),
     }
 }

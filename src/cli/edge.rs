@@ -3,10 +3,11 @@
 use super::{EdgeArguments, check, serve::asked_to_stop};
 use crate::{
     admin::{Admin, AdminSettings, Lifecycle},
-    app::ServeError,
+    app,
     config::ConfigError,
     edge::{self, Edge},
     guard::allow_many_connections,
+    tls::Certificates,
 };
 
 type BoxError = Box<dyn std::error::Error>;
@@ -22,6 +23,11 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
     }
     let mut problems = Vec::new();
     settings.edge.check(&mut problems);
+    let tls = settings.edge.tls.as_ref().filter(|_| problems.is_empty());
+    let certificates = tls.and_then(|tls| {
+        let read = Certificates::read(tls, "edge.tls");
+        read.map_err(|found| problems.extend(found)).ok()
+    });
     if !problems.is_empty() {
         let file = arguments.config.config.clone();
         return Err(ConfigError { file, problems }.into());
@@ -41,15 +47,15 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
             bound => bound?,
         };
         let edge = Edge::start(&settings.edge, &settings.load)?;
-        let address = settings.edge.listen;
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .map_err(|error| ServeError::Listen { key: "edge.listen", address, error })?;
+        let tls = settings.edge.tls.as_ref();
+        let listener = app::listen("edge.listen", settings.edge.listen).await?;
+        let redirect = match tls.and_then(|tls| tls.redirect) {
+            Some(address) => Some(app::listen("edge.tls.redirect", address).await?),
+            None => None,
+        };
         let lifecycle = Lifecycle::new();
         if let Some(address) = settings.edge.agent {
-            let agents = tokio::net::TcpListener::bind(address)
-                .await
-                .map_err(|error| ServeError::Listen { key: "edge.agent", address, error })?;
+            let agents = app::listen("edge.agent", address).await?;
             tracing::info!(agent = %agents.local_addr()?, "telling the load to agent checks");
             tokio::spawn(edge::answer_agents(edge.clone(), lifecycle.clone(), agents));
         }
@@ -62,7 +68,7 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
             );
         }
         tracing::info!(
-            site = %format_args!("http://{}", listener.local_addr()?),
+            site = %format_args!("{}://{}", if tls.is_some() { "https" } else { "http" }, listener.local_addr()?),
             primary = settings.edge.primary,
             sites = settings.edge.sites.len(),
             "serving"
@@ -80,7 +86,8 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
                 std::process::exit(1);
             });
         };
-        edge::serve(edge, listener, stop).await;
+        let listening = edge::Listening { listener, tls: certificates, redirect };
+        edge::serve(edge, listening, stop).await;
         answering.end().await;
         tracing::info!("stopped");
         Ok(())

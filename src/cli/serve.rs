@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
             weigh(&settings.primary.site.clone().unwrap_or_else(|| app::DEFAULT_SITE.into()), overspill.clone());
         }
         tracing::info!(
-            site = %format_args!("http://{}", serving.listener.local_addr()?),
+            site = %format_args!("{}://{}", if serving.tls.is_some() { "https" } else { "http" }, serving.listener.local_addr()?),
             mode = settings.mode.as_str(),
             servers = settings.offload.servers.len(),
             "serving"

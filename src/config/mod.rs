@@ -217,6 +217,9 @@ impl Settings {
     fn check_into(&self, problems: &mut Vec<Problem>) {
         check::load(&self.load, problems);
         self.primary.limits.check("primary.limits", problems);
+        if let Some(tls) = &self.primary.tls {
+            tls.check("primary.tls", problems);
+        }
         self.admin.check(problems);
         #[cfg(feature = "server")]
         self.edge.check(problems);

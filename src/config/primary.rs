@@ -4,9 +4,9 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::guard::LimitSettings;
 #[cfg(test)]
 use crate::units;
+use crate::{guard::LimitSettings, tls::TlsSettings};
 
 /// `[primary]`: the server that owns the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct PrimarySettings {
     pub trusted_proxies: Vec<String>,
     /// What clients of `overspill serve` may hold on to. The layer does not read it.
     pub limits: LimitSettings,
+    /// The certificates with which `overspill serve` speaks TLS. The layer does not read it. Default: none, and no TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
 }
 
 impl Default for PrimarySettings {
@@ -44,6 +47,7 @@ impl Default for PrimarySettings {
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             limits: LimitSettings::default(),
+            tls: None,
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::units::WORDS;
 
 const COMMENTED: &str = include_str!("../../config/overspill.toml");
 
+/// What a doc comment says of a key that has no default.
+const GIVEN: &str = "Must be given";
+
 const HEAD: &str = "\
 # Configuration
 
@@ -165,7 +168,7 @@ impl Walk {
             words: words(&one, is_list),
             default: property
                 .get("default")
-                .filter(|value| !value.is_null())
+                .filter(|value| !value.is_null() && !doc.contains(GIVEN))
                 .cloned(),
             doc: Doc::read(doc),
             values,
@@ -207,6 +210,8 @@ fn position(path: &str, name: &str) -> usize {
             format!("\n[{path}]"),
             format!("\n[[{path}]]"),
             format!("\n# [[{path}]]"),
+            // In prose more follows.
+            format!("\n# [{path}]\n"),
         ]
         .iter()
         .find_map(|header| find(header, 0))
@@ -328,7 +333,7 @@ impl fmt::Display for Key {
 
 impl Key {
     fn default_in_words(&self) -> String {
-        if self.doc.meaning.contains("Must be given") {
+        if self.doc.meaning.contains(GIVEN) {
             return "none".to_owned();
         }
         match (&self.default, &self.doc.default) {

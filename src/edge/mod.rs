@@ -45,7 +45,7 @@ mod store;
 pub use self::{
     agent::answer_agents,
     respond::EdgeBody,
-    serve::serve,
+    serve::{Listening, serve},
     service::{Edge, EdgeError, EdgeFuture},
     settings::{EdgeSettings, EdgeSite},
     status::admin,

@@ -1,8 +1,8 @@
-//! Serving connections: HTTP/1.1 and HTTP/2 without TLS, until told to stop.
+//! Serving connections: HTTP/1.1 and HTTP/2, with TLS or without, until told to stop.
 
 use std::{
     convert::Infallible,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -16,7 +16,11 @@ use tokio::{net::TcpListener, time::timeout};
 use tower_service::Service;
 
 use super::{Edge, EdgeFuture};
-use crate::guard::{Acceptor, Answering, Doing, NotedIo, Room, Served, Stop, attend, builder};
+use crate::{
+    guard::{Acceptor, Answering, Doing, Room, Stop},
+    journal::Event,
+    tls::{self, Certificates, Connections, Redirect},
+};
 
 /// How long requests under way may take to finish after the stop.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -63,24 +67,66 @@ impl Future for NotedFuture {
     }
 }
 
+/// Where an edge is asked.
+#[derive(Debug)]
+pub struct Listening {
+    /// For the site.
+    pub listener: TcpListener,
+    /// With them it is served over TLS alone.
+    pub tls: Option<Certificates>,
+    /// Where requests without TLS are sent to https.
+    pub redirect: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listening {
+    /// Without TLS.
+    fn from(listener: TcpListener) -> Self {
+        Self {
+            listener,
+            tls: None,
+            redirect: None,
+        }
+    }
+}
+
+/// A proxy on this machine brings everyone's connections.
+fn is_own(peer: SocketAddr) -> bool {
+    let address = peer.ip().to_canonical();
+    address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST
+}
+
 /// Serves until `stop` is ready, and then what is under way for half a minute at most.
-pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output = ()>) {
+pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Future<Output = ()>) {
+    let listening = listening.into();
     let limits = *edge.limits();
-    let builder = builder(&limits);
+    let listener = listening.listener;
+    let connections = Connections::new(limits, listening.tls.as_ref());
     let room = Room::new(&limits, "edge.limits");
     let mut acceptor = Acceptor::default();
     acceptor.relieved_by(room.clone());
     let (stopping, told) = Stop::new();
+    let renewing = listening.tls.map(|certificates| {
+        let tell = |event: Event| event.log();
+        tokio::spawn(tls::watch(certificates, tell))
+    });
+    if let (Some(redirect), Ok(address)) = (listening.redirect, listener.local_addr()) {
+        let to = (Redirect::to(address), Connections::new(limits, None));
+        tokio::spawn(tls::redirect(
+            redirect,
+            is_own,
+            to,
+            room.clone(),
+            told.clone(),
+        ));
+    }
     let mut stop = pin!(stop);
     loop {
         let (io, peer) = tokio::select! {
             accepted = acceptor.accept(&listener) => accepted,
             () = &mut stop => break,
         };
-        // A proxy on this machine (for TLS) brings everyone's.
         let address = peer.ip().to_canonical();
-        let is_own = address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST;
-        let Some(place) = room.enter((!is_own).then_some(address)) else {
+        let Some(place) = room.enter((!is_own(peer)).then_some(address)) else {
             continue;
         };
         // One that is gone already will say so when it is read.
@@ -89,18 +135,14 @@ pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output =
             edge: edge.clone(),
             doing: place.doing.clone(),
         });
-        let io = NotedIo::new(io, place.doing.clone());
-        let connection = builder.serve_connection(io, service).into_owned();
-        let told = told.clone();
-        tokio::spawn(async move {
-            // A connection that breaks concerns nobody but its client, who knows.
-            match attend(connection, &place.doing, &limits, told).await {
-                Served::Ended(Ok(())) => {}
-                Served::Ended(Err(error)) => tracing::debug!(%peer, error, "connection ended"),
-                Served::ShownOut(why) => tracing::debug!(%peer, ?why, "shown out"),
-            }
-        });
+        let serves = connections
+            .clone()
+            .serve(io, peer, place, told.clone(), service);
+        tokio::spawn(serves);
         room.settle().await;
+    }
+    if let Some(renewing) = renewing {
+        renewing.abort();
     }
     drop(listener);
     drop(told);
@@ -115,8 +157,6 @@ pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output =
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpSocket, TcpStream},

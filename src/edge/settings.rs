@@ -8,6 +8,7 @@ use crate::{
     guard::LimitSettings,
     problem::Problem,
     servers::absolute_url,
+    tls::TlsSettings,
     units::{self, BitRate, ByteSize},
 };
 
@@ -65,6 +66,9 @@ pub struct EdgeSettings {
     pub patience: Duration,
     /// What clients of the edge may hold on to. Connections from 127.0.0.1 and ::1 are not counted by address.
     pub limits: LimitSettings,
+    /// The certificates with which the edge speaks TLS. Default: none, and no TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
     /// More sites on this edge: the first entry counts that fits. Each has `host` or `prefix`, or both.
     pub sites: Vec<EdgeSite>,
 }
@@ -105,6 +109,7 @@ impl Default for EdgeSettings {
             stale_if_error: Duration::from_secs(3600),
             patience: Duration::from_secs(10),
             limits: LimitSettings::default(),
+            tls: None,
             sites: Vec::new(),
         }
     }
@@ -136,6 +141,9 @@ impl EdgeSettings {
     /// Appends what is wrong.
     pub fn check(&self, problems: &mut Vec<Problem>) {
         self.limits.check("edge.limits", problems);
+        if let Some(tls) = &self.tls {
+            tls.check("edge.tls", problems);
+        }
         let mut problem = |key: String, message: &dyn fmt::Display| {
             problems.push(Problem::new(key, message));
         };

@@ -53,9 +53,25 @@ impl Stop {
         (tell, Self(told))
     }
 
-    async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         // Where nobody is left to tell, it is over as well.
         let _ = self.0.changed().await;
+    }
+}
+
+/// Waits for what comes before a connection's first request, a TLS handshake: it belongs to the head, and may take no
+/// longer.
+pub(crate) async fn attend_before<F: Future>(
+    before: F,
+    doing: &Doing,
+    limits: &LimitSettings,
+) -> Result<F::Output, Why> {
+    let end = doing.quiet_since() + limits.head_time;
+    tokio::select! {
+        biased;
+        done = before => Ok(done),
+        () = sleep_until(end) => Err(Why::Head),
+        () = doing.leave.notified() => Err(Why::Crowded),
     }
 }
 

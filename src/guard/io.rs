@@ -10,9 +10,10 @@ use std::{
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::server::TlsStream;
 
 use super::Doing;
 
@@ -33,25 +34,51 @@ impl Breaks for TcpStream {
 pub(crate) struct NotedIo<S: Breaks> {
     io: TokioIo<S>,
     doing: Arc<Doing>,
+    /// What goes is noted below, by a [`Counted`].
+    is_counted: bool,
+}
+
+/// The stream below TLS, which notes what goes: what TLS takes it may keep for a while.
+pub(crate) struct Counted<S> {
+    stream: S,
+    doing: Arc<Doing>,
 }
 
 // === impl NotedIo ===
 
 impl<S: Breaks> NotedIo<S> {
+    /// Right above the socket.
     pub(crate) fn new(stream: S, doing: Arc<Doing>) -> Self {
         Self {
             io: TokioIo::new(stream),
             doing,
+            is_counted: false,
+        }
+    }
+
+    /// Above TLS, which stands above a [`Counted`].
+    pub(crate) fn counted(stream: S, doing: Arc<Doing>) -> Self {
+        Self {
+            io: TokioIo::new(stream),
+            doing,
+            is_counted: true,
         }
     }
 
     fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.doing.waits_to_write(polled.is_pending());
-        if let Poll::Ready(Ok(written)) = polled {
-            self.doing.written.fetch_add(written as u64, Relaxed);
+        if self.is_counted {
+            return polled;
         }
-        polled
+        note(&self.doing, polled)
     }
+}
+
+fn note(doing: &Doing, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    doing.waits_to_write(polled.is_pending());
+    if let Poll::Ready(Ok(written)) = polled {
+        doing.written.fetch_add(written as u64, Relaxed);
+    }
+    polled
 }
 
 impl<S: Breaks> Drop for NotedIo<S> {
@@ -105,5 +132,61 @@ impl<S: Breaks + AsyncWrite + Unpin> Write for NotedIo<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+// === impl Counted ===
+
+impl<S> Counted<S> {
+    pub(crate) const fn new(stream: S, doing: Arc<Doing>) -> Self {
+        Self { stream, doing }
+    }
+}
+
+impl<S: Breaks> Breaks for TlsStream<Counted<S>> {
+    fn break_off(&self) {
+        self.get_ref().0.stream.break_off();
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        note(&self.doing, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        note(&self.doing, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

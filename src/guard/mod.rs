@@ -38,10 +38,10 @@ pub(crate) use self::accept::Relief;
 pub use self::settings::LimitSettings;
 #[cfg(feature = "server")]
 pub(crate) use self::{
-    attend::{Served, Stop, attend},
+    attend::{Served, Stop, attend, attend_before},
     doing::{Answering, Doing},
     files::allow_many_connections,
-    io::{Breaks, NotedIo},
-    room::Room,
+    io::{Breaks, Counted, NotedIo},
+    room::{Place, Room},
     service::{Noted, builder},
 };

@@ -83,6 +83,15 @@ pub enum Event {
         /// Why nothing was changed, if it was not.
         error: Option<String>,
     },
+    /// There are new certificates.
+    Certificates {
+        /// The names that they carry.
+        names: Vec<String>,
+        /// When the first of them ends.
+        until: String,
+        /// Why the old ones stay in use, if they do.
+        error: Option<String>,
+    },
     /// The end begins: what is under way is served.
     Drain,
 }
@@ -91,7 +100,7 @@ pub enum Event {
 
 impl Event {
     /// One structured line.
-    pub(super) fn log(&self) {
+    pub(crate) fn log(&self) {
         match self {
             Self::Start {
                 version,
@@ -146,6 +155,18 @@ impl Event {
                 restart_needed,
                 ..
             } => tracing::info!(?changed, ?restart_needed, "configuration reloaded"),
+            Self::Certificates {
+                error: Some(error), ..
+            } => {
+                tracing::error!(error, "new certificates not used: the old ones stay in use");
+            }
+            Self::Certificates { names, until, .. } => {
+                tracing::info!(
+                    names = names.join(", "),
+                    until,
+                    "new certificates are in use"
+                );
+            }
             Self::Drain => tracing::info!("draining"),
         }
     }
@@ -261,6 +282,14 @@ impl fmt::Display for Event {
                     waiting => write!(f, "; waits for a restart: {}", waiting.join(", ")),
                 }
             }
+            Self::Certificates {
+                error: Some(error), ..
+            } => write!(f, "the old certificates stay in use: {error}"),
+            Self::Certificates { names, until, .. } => write!(
+                f,
+                "new certificates are in use until {until}: {}",
+                names.join(", ")
+            ),
             Self::Drain => f.write_str("draining: what is under way is served, nobody new"),
         }
     }

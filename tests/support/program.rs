@@ -127,11 +127,8 @@ impl Program {
             };
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
             let address = |key: &str| {
-                event[key]
-                    .as_str()?
-                    .strip_prefix("http://")?
-                    .parse::<SocketAddr>()
-                    .ok()
+                let (_, address) = event[key].as_str()?.split_once("://")?;
+                address.parse::<SocketAddr>().ok()
             };
             site = site.or(address("site"));
             admin = admin.or(address("admin"));

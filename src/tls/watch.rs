@@ -1,0 +1,145 @@
+//! Looks for new files of the certificates.
+//!
+//! Whoever renews a certificate writes two files, and may be seen between the two. So files that fit are taken at once,
+//! and those that do not are only complained about when they stand for a look; what is in use stays in use.
+
+use std::{
+    fs::Metadata,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    Certificates,
+    certificate::date,
+    certificates::{Kept, Set},
+};
+use crate::journal::Event;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Takes new files of `certificates` into use, and tells `tell` of it; until it is given up.
+pub(crate) async fn watch(certificates: Certificates, tell: impl Fn(Event) + Send + 'static) {
+    let kept = certificates.kept();
+    let mut looker = Looker::new(kept);
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let kept = kept.clone();
+        // The disk may let one wait.
+        let looked = tokio::task::spawn_blocking(move || {
+            let told = looker.look(&kept);
+            (looker, told)
+        });
+        // It fails where the runtime ends.
+        let Ok((back, told)) = looked.await else {
+            return;
+        };
+        looker = back;
+        if let Some(told) = told {
+            tell(told);
+        }
+    }
+}
+
+/// What a file was like.
+type Seen = Option<(Option<SystemTime>, u64, Id)>;
+
+/// What tells a file from another one in its place: device, inode and the time of its last change, which
+/// also tells of permissions.
+#[cfg(unix)]
+type Id = (u64, u64, i64, i64);
+#[cfg(not(unix))]
+type Id = ();
+
+fn seen(path: &Path) -> Seen {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.modified().ok(), file.len(), id(&file)))
+}
+
+#[cfg(unix)]
+fn id(file: &Metadata) -> Id {
+    use std::os::unix::fs::MetadataExt;
+    (file.dev(), file.ino(), file.ctime(), file.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn id(_: &Metadata) -> Id {}
+
+/// Knows what the files were like at the last look.
+#[derive(Debug)]
+pub(super) struct Looker {
+    paths: Vec<PathBuf>,
+    seen: Vec<Seen>,
+    /// What is wrong with them, until it is told.
+    wrong: Option<String>,
+    /// Told of one that has ended.
+    ended: bool,
+}
+
+// === impl Looker ===
+
+impl Looker {
+    pub(super) fn new(kept: &Kept) -> Self {
+        let paths = kept.settings.pairs("");
+        let paths: Vec<PathBuf> = paths
+            .flat_map(|(_, certificate, key)| [certificate.to_owned(), key.to_owned()])
+            .collect();
+        Self {
+            // As if they were new: they may have changed since they were read.
+            seen: Vec::new(),
+            paths,
+            wrong: None,
+            ended: false,
+        }
+    }
+
+    pub(super) fn look(&mut self, kept: &Kept) -> Option<Event> {
+        let seen: Vec<Seen> = self.paths.iter().map(|path| self::seen(path)).collect();
+        if seen == self.seen {
+            self.watch_end(&kept.current());
+            let error = Some(self.wrong.take()?);
+            return Some(Event::Certificates {
+                names: Vec::new(),
+                until: String::new(),
+                error,
+            });
+        }
+        let is_first = self.seen.is_empty();
+        // What changes from here on shows at the next look.
+        self.seen = seen;
+        match kept.renew() {
+            Ok(set) => {
+                self.wrong = None;
+                self.ended = false;
+                (!is_first).then(|| {
+                    set.warn(SystemTime::now());
+                    Event::Certificates {
+                        names: set.names(),
+                        until: set.ends().map(date).unwrap_or_default(),
+                        error: None,
+                    }
+                })
+            }
+            Err(problems) => {
+                let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                self.wrong = Some(problems.join("; "));
+                None
+            }
+        }
+    }
+
+    /// Warns once where one has ended that is in use.
+    fn watch_end(&mut self, set: &Set) {
+        let now = SystemTime::now();
+        let ended = set.ends().is_some_and(|ends| ends <= now);
+        if ended && !self.ended {
+            set.warn(now);
+        }
+        self.ended = ended;
+    }
+}
