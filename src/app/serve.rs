@@ -185,7 +185,7 @@ pub struct Serving {
     pub overspill: super::Overspill,
     /// Networks that are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long requests under way may take to finish after the stop. Default: 30 s.
+    /// How long requests under way may take to finish after the stop. Default: `primary.limits.drain`.
     pub drain: Duration,
     /// What clients may hold on to. Default: `primary.limits`.
     pub limits: LimitSettings,
@@ -209,15 +209,26 @@ impl Serving {
                 address,
                 error,
             })?;
-        Ok(Self {
+        Ok(Self::on(listener, settings, inner, overspill))
+    }
+
+    /// Listens on a socket that is there already.
+    #[must_use]
+    pub fn on(
+        listener: tokio::net::TcpListener,
+        settings: &Settings,
+        inner: Inner,
+        overspill: super::Overspill,
+    ) -> Self {
+        Self {
             listener: Gate::new(listener, overspill.shared().clone()),
             inner,
             // The configuration was checked: there is nothing left to tell.
             trusted_proxies: networks(&settings.primary.trusted_proxies, "", &mut Vec::new()),
             overspill,
-            drain: Duration::from_secs(30),
+            drain: settings.primary.limits.drain,
             limits: settings.primary.limits,
-        })
+        }
     }
 }
 

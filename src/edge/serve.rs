@@ -6,7 +6,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, Version};
@@ -15,11 +14,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::{net::TcpListener, time::timeout};
 use tower_service::Service;
 
-use super::{Edge, EdgeFuture};
-use crate::guard::{Acceptor, Answering, Doing, NotedIo, Room, Served, Stop, attend, builder};
+use super::{Edge, EdgeFuture, service::refusal};
+use crate::guard::{
+    Acceptor, Answering, Doing, NotedIo, Room, Served, Stop, attend, builder, too_much,
+};
 
-/// How long requests under way may take to finish after the stop.
-const DRAIN: Duration = Duration::from_secs(30);
 /// The edge, for one connection.
 #[derive(Clone)]
 struct Noted {
@@ -38,6 +37,13 @@ impl Service<Request<Incoming>> for Noted {
 
     fn call(&mut self, request: Request<Incoming>) -> NotedFuture {
         let answering = self.doing.begin(request.version() == Version::HTTP_2);
+        if let Some((status, sentence)) = too_much(&self.doing, &request) {
+            let answer = refusal(status, sentence, request.method(), request.headers());
+            return NotedFuture {
+                answer: EdgeFuture::Ready(std::future::ready(answer)),
+                answering: Some(answering),
+            };
+        }
         NotedFuture {
             answer: self.edge.call(request),
             answering: Some(answering),
@@ -57,13 +63,14 @@ impl Future for NotedFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut answer = ready!(Pin::new(&mut self.answer).poll(cx));
         if let (Ok(answer), Some(answering)) = (&mut answer, self.answering.take()) {
+            answering.say_goodbye(answer.headers_mut());
             answer.body_mut().hold(answering);
         }
         Poll::Ready(answer)
     }
 }
 
-/// Serves until `stop` is ready, and then what is under way for half a minute at most.
+/// Serves until `stop` is ready, and then what is under way, for `edge.limits.drain` at most.
 pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output = ()>) {
     let limits = *edge.limits();
     let builder = builder(&limits);
@@ -105,9 +112,9 @@ pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output =
     drop(listener);
     drop(told);
     stopping.send_replace(());
-    if timeout(DRAIN, stopping.closed()).await.is_err() {
+    if timeout(limits.drain, stopping.closed()).await.is_err() {
         tracing::warn!(
-            seconds = DRAIN.as_secs(),
+            seconds = limits.drain.as_secs(),
             "requests were still under way when the time for draining was over"
         );
     }
@@ -115,7 +122,7 @@ pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output =
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},

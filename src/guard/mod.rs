@@ -43,5 +43,5 @@ pub(crate) use self::{
     files::allow_many_connections,
     io::{Breaks, NotedIo},
     room::Room,
-    service::{Noted, builder},
+    service::{Noted, builder, too_much},
 };
