@@ -54,6 +54,8 @@ pub mod edge;
 pub mod front;
 pub mod gate;
 pub mod guard;
+#[cfg(feature = "server")]
+pub mod handover;
 pub mod journal;
 pub mod level;
 pub mod load;

@@ -18,7 +18,7 @@ use support::{
 use tempfile::TempDir;
 
 /// Every command.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "serve",
     "edge",
     "demo",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 13] = [
     "status",
     "override",
     "reload",
+    "restart",
     "drain",
     "crowd",
     "completions",

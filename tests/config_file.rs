@@ -88,6 +88,14 @@ fn limits() -> LimitSettings {
         slow_time: Duration::from_secs(1),
         slow_bytes: ByteSize::new(1),
         streams: 1,
+        headers: 1,
+        body_size: ByteSize::new(1),
+        requests: 1,
+        resets: 1,
+        window: ByteSize::new(1),
+        connection_window: ByteSize::new(1),
+        send_buffer: ByteSize::new(1),
+        drain: Duration::from_secs(1),
     }
 }
 

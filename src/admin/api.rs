@@ -1,6 +1,6 @@
 //! Status and the operator's hand, as JSON.
 
-use std::{net::IpAddr, str::FromStr, time::Duration};
+use std::{net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -15,7 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{lifecycle::Lifecycle, server::Shown, text::exposition};
-use crate::{journal::Entry, level::Level, units};
+use crate::{
+    handover::{RestartError, Restarter},
+    journal::Entry,
+    level::Level,
+    units,
+};
 
 /// The longest that a level may be held by hand: a day. Who wants more has to say so again.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -190,6 +195,21 @@ pub(super) async fn reload(State(shown): State<Shown>) -> Response {
         .into_response(),
         Ok(Err(error)) => refusal(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+pub(super) async fn restart(State(restarter): State<Arc<Restarter>>) -> Response {
+    match restarter.restart().await {
+        Ok(successor) => Json(json!({ "restarted": true, "process": successor })).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "no restart: all stays as it was");
+            let status = match &error {
+                RestartError::Failed(_) | RestartError::Late(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                RestartError::Start(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                _ => StatusCode::CONFLICT,
+            };
+            refusal(status, &error.to_string())
+        }
     }
 }
 

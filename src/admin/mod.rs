@@ -13,6 +13,7 @@
 //! | `GET /api/explain?path=&client=` | what would happen with a client's request now, and why |
 //! | `POST /api/override` | `{"level":"offload","for":"60s"}` holds a level by hand; `{"level":null}` lets it go |
 //! | `POST /api/reload` | reads the configuration anew |
+//! | `POST /api/restart` | starts a successor and hands the listening sockets on to it |
 //! | `POST /api/drain` | serves what is under way, then ends |
 //!
 //! A loopback address needs no token. With one, `/api` and `/metrics` want `Authorization: Bearer …`;

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     app::{Overspill, Reloader, ServeError, Status},
     guard::{Acceptor, LimitSettings, Noted, NotedIo, Room, Served, Stop, attend, builder},
+    handover::Restarter,
     units::ByteSize,
 };
 
@@ -47,6 +48,7 @@ const LIMITS: LimitSettings = LimitSettings {
     slow_time: Duration::from_secs(20),
     slow_bytes: ByteSize::new(1 << 10),
     streams: 32,
+    ..LimitSettings::DEFAULT
 };
 
 /// What the answers are made from.
@@ -76,6 +78,7 @@ pub struct Admin {
     listener: TcpListener,
     token: String,
     reloader: Option<Arc<Reloader>>,
+    restarter: Option<Arc<Restarter>>,
 }
 
 // === impl Shown ===
@@ -101,15 +104,35 @@ impl Admin {
             listener.set_nonblocking(true)?;
             Ok(listener)
         });
-        Ok(Self {
-            listener: listener.map_err(|error| ServeError::Listen {
-                key: "admin.listen",
-                address: settings.listen,
-                error,
-            })?,
+        let listener = listener.map_err(|error| ServeError::Listen {
+            key: "admin.listen",
+            address: settings.listen,
+            error,
+        })?;
+        Ok(Self::on(listener, settings))
+    }
+
+    /// Takes a socket that is there already, and does not block.
+    #[must_use]
+    pub fn on(listener: TcpListener, settings: &AdminSettings) -> Self {
+        Self {
+            listener,
             token: settings.token.clone(),
             reloader: None,
-        })
+            restarter: None,
+        }
+    }
+
+    /// The listener, to be handed on to a successor.
+    pub(crate) const fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+
+    /// Starts a successor when it is asked to.
+    #[must_use]
+    pub(crate) fn restarting(mut self, restarter: Arc<Restarter>) -> Self {
+        self.restarter = Some(restarter);
+        self
     }
 
     /// The address it has.
@@ -161,6 +184,14 @@ impl Admin {
             .enable_all()
             .build()?;
         let access = Access::new(self.token);
+        let guarded = match self.restarter {
+            Some(restarter) => guarded.merge(
+                Router::new()
+                    .route("/api/restart", post(api::restart))
+                    .with_state(restarter),
+            ),
+            None => guarded,
+        };
         let guarded = guarded.route_layer(middleware::from_fn_with_state(access, access::check));
         let router = open
             .merge(guarded)

@@ -9,7 +9,6 @@ mod status;
 mod warm_up;
 
 #[cfg(feature = "server")]
-pub(crate) use self::serve::listen;
 #[cfg(feature = "server")]
 pub use self::serve::{DEFAULT_SITE, Inner, ServeError, Serving, inner, serve};
 pub use self::{

@@ -198,7 +198,7 @@ pub struct Serving {
     pub overspill: super::Overspill,
     /// Networks that are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long requests under way may take to finish after the stop. Default: 30 s.
+    /// How long requests under way may take to finish after the stop. Default: `primary.limits.drain`.
     pub drain: Duration,
     /// What clients may hold on to. Default: `primary.limits`.
     pub limits: LimitSettings,
@@ -219,30 +219,41 @@ impl Serving {
         overspill: super::Overspill,
     ) -> Result<Self, ServeError> {
         let listener = listen("primary.listen", settings.primary.listen).await?;
-        let settings_of_tls = settings.primary.tls.as_ref();
-        let redirect = match settings_of_tls.and_then(|tls| tls.redirect) {
-            Some(address) => {
-                let listener = listen("primary.tls.redirect", address).await?;
-                Some(Gate::new(listener, overspill.shared().clone()))
-            }
+        let redirect = match settings.primary.tls.as_ref().and_then(|tls| tls.redirect) {
+            Some(address) => Some(listen("primary.tls.redirect", address).await?),
             None => None,
         };
+        Self::on(listener, redirect, settings, inner, overspill)
+    }
+
+    /// Listens on sockets that are there already: the site's, and the one for requests without TLS.
+    ///
+    /// # Errors
+    /// The certificates can't be read.
+    pub fn on(
+        listener: tokio::net::TcpListener,
+        redirect: Option<tokio::net::TcpListener>,
+        settings: &Settings,
+        inner: Inner,
+        overspill: super::Overspill,
+    ) -> Result<Self, ServeError> {
+        let gate = |listener| Gate::new(listener, overspill.shared().clone());
         Ok(Self {
-            listener: Gate::new(listener, overspill.shared().clone()),
-            tls: certificates(settings_of_tls, "primary.tls")?,
-            redirect,
+            listener: gate(listener),
+            tls: certificates(settings.primary.tls.as_ref(), "primary.tls")?,
+            redirect: redirect.map(gate),
             inner,
             // The configuration was checked: there is nothing left to tell.
             trusted_proxies: networks(&settings.primary.trusted_proxies, "", &mut Vec::new()),
             overspill,
-            drain: Duration::from_secs(30),
+            drain: settings.primary.limits.drain,
             limits: settings.primary.limits,
         })
     }
 }
 
 /// Listens at `address`, which is the value of `key`.
-pub(crate) async fn listen(
+async fn listen(
     key: &'static str,
     address: SocketAddr,
 ) -> Result<tokio::net::TcpListener, ServeError> {

@@ -1,11 +1,13 @@
-//! The operator's hand: `overspill override`, `reload` and `drain`.
+//! The operator's hand: `overspill override`, `reload`, `restart` and `drain`.
 
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::{DrainArguments, OverrideArguments, ReloadArguments, admin::Admin, words};
+use super::{
+    DrainArguments, OverrideArguments, ReloadArguments, RestartArguments, admin::Admin, words,
+};
 use crate::units;
 
 type BoxError = Box<dyn std::error::Error>;
@@ -14,6 +16,8 @@ type BoxError = Box<dyn std::error::Error>;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// A reload reads files and asks for names.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// The server gives its successor a minute.
+const RESTART_PATIENCE: Duration = Duration::from_secs(70);
 
 /// Reads `--for`.
 pub(super) fn length(text: &str) -> Result<Duration, String> {
@@ -81,6 +85,16 @@ fn reloaded(answer: &Value) -> String {
         told += &format!("; changed in the file, but takes effect with a restart only: {waiting}");
     }
     told
+}
+
+/// Has it start a successor.
+pub(super) fn restart(arguments: &RestartArguments) -> Result<(), BoxError> {
+    let admin = Admin::new(&arguments.admin, &arguments.config)?.with_patience(RESTART_PATIENCE);
+    let answer = tell(&admin, "/api/restart", &json!({}))
+        .map_err(|error| format!("no restart, what served before goes on: {error}"))?;
+    let process = answer["process"].as_u64().unwrap_or_default();
+    println!("restarted: process {process} serves, the old one finishes what is under way");
+    Ok(())
 }
 
 /// Has it end when what is under way is done.

@@ -125,6 +125,18 @@ with a restart is named. SIGHUP does the same, and tells the log.
 Exit codes: 0 taken over; 1 nothing was: the server goes on with what it
 had, and every problem of the file is told.";
 
+pub(super) const RESTART: &str = "\
+Examples:
+  overspill restart
+  overspill restart --admin http://127.0.0.1:9902 --token-file token
+
+The running server starts a successor: the program that is at its place now,
+with the same arguments. The successor gets the listening sockets, so no
+connection is refused or lost; when it is ready the old process finishes what
+is under way, and ends. SIGUSR2 does the same, and tells the log.
+Exit codes: 0 a successor serves; 1 there is none: the old process goes on,
+and stderr says why.";
+
 pub(super) const DRAIN: &str = "\
 Examples:
   overspill drain
@@ -167,6 +179,7 @@ mod tests {
             super::STATUS,
             super::OVERRIDE,
             super::RELOAD,
+            super::RESTART,
             super::DRAIN,
             super::COMPLETIONS,
             super::MAN,

@@ -8,6 +8,7 @@ mod edge;
 mod explain;
 mod hand;
 mod help;
+mod listen;
 mod log;
 mod manual;
 mod serve;
@@ -87,6 +88,9 @@ enum Command {
     /// Have a running server read its configuration again
     #[command(after_help = help::RELOAD)]
     Reload(ReloadArguments),
+    /// Have a running server start its successor, and leave it its place: no connection is refused or lost
+    #[command(after_help = help::RESTART)]
+    Restart(RestartArguments),
     /// Have a running server finish what is under way, and end
     #[command(after_help = help::DRAIN)]
     Drain(DrainArguments),
@@ -197,6 +201,14 @@ struct OverrideArguments {
 
 #[derive(Debug, Args)]
 struct ReloadArguments {
+    #[command(flatten)]
+    admin: AdminArguments,
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+#[derive(Debug, Args)]
+struct RestartArguments {
     #[command(flatten)]
     admin: AdminArguments,
     #[command(flatten)]
@@ -317,6 +329,7 @@ pub fn run() -> ExitCode {
         Command::Status(arguments) => status::run(arguments),
         Command::Override(arguments) => hand::override_level(arguments),
         Command::Reload(arguments) => hand::reload(arguments),
+        Command::Restart(arguments) => hand::restart(arguments),
         Command::Drain(arguments) => hand::drain(arguments),
         Command::Completions(arguments) => manual::completions(arguments),
         Command::Man(arguments) => manual::man(arguments),

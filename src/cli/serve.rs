@@ -1,16 +1,25 @@
 //! `overspill serve`.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::serve::Listener;
+use tokio::task::JoinHandle;
 
-use super::{ServeArguments, check::checked};
+use super::{
+    ServeArguments,
+    check::checked,
+    listen::{listen, listen_without_tls},
+};
 use crate::{
     Settings,
-    admin::{Admin, Lifecycle},
+    admin::{Admin, Answering, Lifecycle},
     app::{self, Inner, Overspill, Reloader, Serving},
     config::ConfigError,
     guard::allow_many_connections,
+    handover::{self, Predecessor, Restarter, Sockets},
     journal::Event,
     site::Site,
 };
@@ -19,18 +28,43 @@ type BoxError = Box<dyn std::error::Error>;
 
 /// More files than that are not weighed beforehand.
 const MOST_OBJECTS: usize = 100_000;
+/// A machine that is short of everything may look at its load that much later than it should.
+const LATE: Duration = Duration::from_secs(5);
 
 /// Serves until told to stop.
 pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
+    let mut predecessor = Predecessor::from_environment();
+    let result = serve(arguments, &mut predecessor);
+    if let (Err(error), Some(waiting)) = (&result, predecessor) {
+        waiting.failed(error);
+    }
+    result
+}
+
+fn serve(
+    arguments: &ServeArguments,
+    predecessor: &mut Option<Predecessor>,
+) -> Result<(), BoxError> {
+    let mut sockets = Sockets::from_environment()?;
     let (settings, inner) = read(arguments)?;
     allow_many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let admin = Admin::bind(&settings.admin)?;
+        let (at, admin_at) = (settings.primary.listen, settings.admin.listen);
+        let admin = listen(&mut sockets, "admin", "admin.listen", admin_at).await?;
+        let admin = Admin::on(admin, &settings.admin);
+        let listener = listen(&mut sockets, "site", "primary.listen", at).await?;
+        let restarter = Arc::new(Restarter::new());
+        restarter.hand_on("site", at, &listener)?;
+        restarter.hand_on("admin", admin_at, admin.listener())?;
+        let tls = settings.primary.tls.as_ref();
+        let redirect = listen_without_tls(&mut sockets, &restarter, "primary.tls.redirect", tls).await?;
+        sockets.close_the_rest();
         let overspill = Overspill::start(settings.clone())?;
-        let serving = Serving::new(&settings, inner.clone(), overspill.clone()).await?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let serving = Serving::on(listener, redirect, &settings, inner.clone(), overspill.clone())?;
         let lifecycle = Lifecycle::new();
         tracing::info!(admin = %format_args!("http://{}", admin.local_addr()?), "dashboard, status, metrics and overrides");
         let arguments = arguments.clone();
@@ -38,6 +72,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
         let reloader = Arc::new(reloader);
         let answering = admin
             .reloading(reloader.clone())
+            .restarting(restarter.clone())
             .start(overspill.clone(), lifecycle.clone())?;
         if let Inner::Site(_) = inner {
             weigh(&settings.primary.site.clone().unwrap_or_else(|| app::DEFAULT_SITE.into()), overspill.clone());
@@ -49,11 +84,24 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
             "serving"
         );
         lifecycle.serving();
+        tokio::spawn(restart_when_asked(restarter.clone()));
+        tokio::spawn(handover::watch(heartbeat(&overspill, settings.load.interval)));
+        match predecessor.take() {
+            // It tells the service manager.
+            Some(waiting) => waiting.ready(),
+            None => handover::serving(),
+        }
+        let mut answering = Some(answering);
+        let mut ending = None;
         let stop = async {
-            tokio::select! {
-                () = asked_to_stop(|| reload(&reloader)) => lifecycle.drain(),
-                () = lifecycle.drained() => {}
-            }
+            let successor = tokio::select! {
+                () = asked_to_stop(|| reload(&reloader)) => None,
+                () = lifecycle.drained() => None,
+                successor = restarter.succeeded() => Some(successor),
+            };
+            lifecycle.drain();
+            restarter.let_go();
+            ending = leave(successor, &lifecycle, &mut answering);
             overspill.shared().journal.record(Event::Drain, SystemTime::now());
             tokio::spawn(async {
                 asked_to_stop(|| ()).await;
@@ -63,10 +111,57 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
         };
         app::serve(serving, stop).await;
         lifecycle.end();
-        answering.end().await;
+        if let Some(answering) = answering {
+            answering.end().await;
+        }
+        if let Some(ending) = ending {
+            // It has no way to fail.
+            let _ = ending.await;
+        }
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// The end begins: the service manager is told. Where there is a successor it answers the administrator as well, from now
+/// on.
+pub(super) fn leave(
+    successor: Option<u32>,
+    lifecycle: &Lifecycle,
+    answering: &mut Option<Answering>,
+) -> Option<JoinHandle<()>> {
+    let Some(successor) = successor else {
+        handover::stopping();
+        return None;
+    };
+    handover::taken_over(successor);
+    tracing::info!(successor, "a successor has taken over");
+    lifecycle.end();
+    Some(tokio::spawn(answering.take()?.end()))
+}
+
+/// Starts a successor at each SIGUSR2.
+#[cfg(unix)]
+pub(super) async fn restart_when_asked(restarter: Arc<Restarter>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut asked) = signal(SignalKind::user_defined2()) else {
+        return;
+    };
+    while asked.recv().await.is_some() {
+        if let Err(error) = restarter.restart().await {
+            tracing::error!(%error, "no restart: all stays as it was");
+        }
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) async fn restart_when_asked(_restarter: Arc<Restarter>) {}
+
+/// Whether the load has been looked at of late: nothing is decided where it is not.
+fn heartbeat(overspill: &Overspill, interval: Duration) -> impl Fn() -> bool + use<> {
+    let shared = overspill.shared().clone();
+    let most = interval * 3 + LATE;
+    move || shared.snapshot().at.elapsed() < most
 }
 
 /// The configuration, with what the arguments say in its place.

@@ -98,6 +98,16 @@ impl EdgeBody {
     }
 }
 
+impl Drop for EdgeBody {
+    fn drop(&mut self) {
+        if http_body::Body::is_end_stream(self)
+            && let Some(answering) = &mut self.answering
+        {
+            answering.is_whole();
+        }
+    }
+}
+
 impl http_body::Body for EdgeBody {
     type Data = Bytes;
     type Error = BoxError;
@@ -124,6 +134,9 @@ impl http_body::Body for EdgeBody {
         };
         if let Some(answering) = &mut this.answering {
             answering.starves(polled.is_pending());
+            if let Poll::Ready(None) = polled {
+                answering.is_whole();
+            }
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let (Some(data), Some(meter)) = (frame.data_ref(), &this.meter)

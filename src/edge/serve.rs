@@ -6,7 +6,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, Version};
@@ -15,15 +14,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::{net::TcpListener, time::timeout};
 use tower_service::Service;
 
-use super::{Edge, EdgeFuture};
+use super::{Edge, EdgeFuture, service::refusal};
 use crate::{
-    guard::{Acceptor, Answering, Doing, Room, Stop},
+    guard::{Acceptor, Answering, Doing, Room, Stop, too_much},
     journal::Event,
     tls::{self, Certificates, Connections, Redirect},
 };
 
-/// How long requests under way may take to finish after the stop.
-const DRAIN: Duration = Duration::from_secs(30);
 /// The edge, for one connection.
 #[derive(Clone)]
 struct Noted {
@@ -42,6 +39,13 @@ impl Service<Request<Incoming>> for Noted {
 
     fn call(&mut self, request: Request<Incoming>) -> NotedFuture {
         let answering = self.doing.begin(request.version() == Version::HTTP_2);
+        if let Some((status, sentence)) = too_much(&self.doing, &request) {
+            let answer = refusal(status, sentence, request.method(), request.headers());
+            return NotedFuture {
+                answer: EdgeFuture::Ready(std::future::ready(answer)),
+                answering: Some(answering),
+            };
+        }
         NotedFuture {
             answer: self.edge.call(request),
             answering: Some(answering),
@@ -61,6 +65,7 @@ impl Future for NotedFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut answer = ready!(Pin::new(&mut self.answer).poll(cx));
         if let (Ok(answer), Some(answering)) = (&mut answer, self.answering.take()) {
+            answering.say_goodbye(answer.headers_mut());
             answer.body_mut().hold(answering);
         }
         Poll::Ready(answer)
@@ -95,7 +100,7 @@ fn is_own(peer: SocketAddr) -> bool {
     address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST
 }
 
-/// Serves until `stop` is ready, and then what is under way for half a minute at most.
+/// Serves until `stop` is ready, and then what is under way, for `edge.limits.drain` at most.
 pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Future<Output = ()>) {
     let listening = listening.into();
     let limits = *edge.limits();
@@ -147,9 +152,9 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
     drop(listener);
     drop(told);
     stopping.send_replace(());
-    if timeout(DRAIN, stopping.closed()).await.is_err() {
+    if timeout(limits.drain, stopping.closed()).await.is_err() {
         tracing::warn!(
-            seconds = DRAIN.as_secs(),
+            seconds = limits.drain.as_secs(),
             "requests were still under way when the time for draining was over"
         );
     }
@@ -157,6 +162,8 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpSocket, TcpStream},

@@ -15,6 +15,9 @@ use super::{Doing, LimitSettings};
 
 /// How long a connection that is told to end may take to say goodbye.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a connection is kept without a request when the server stops. Who asks in this time is answered; a client
+/// that was about to ask on a connection that is closed just then would have to ask again (RFC 9112 section 9.5).
+const LAST_CALL: Duration = Duration::from_secs(1);
 /// Over HTTP/2, more than what PINGs and their like are: a client whose windows are shut still answers those.
 const LEAST_HTTP2: u64 = 128;
 
@@ -29,6 +32,8 @@ pub(crate) enum Why {
     Slow,
     /// There are too many.
     Crowded,
+    /// It takes back what it asks for.
+    Flood,
 }
 
 /// How a connection went.
@@ -85,13 +90,18 @@ pub(crate) async fn attend<C: GracefulConnection>(
     let mut connection = pin!(connection);
     let mut watch = Watch::new(limits);
     let mut next = Instant::now();
-    let (mut stopping, mut leaving) = (false, None);
+    let (mut stopping, mut leaving) = (None, None);
     loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => return Served::Ended(ended),
             () = sleep_until(next) => {
                 let now = Instant::now();
+                if stopping.is_some_and(|stop| now >= stop) && doing.is_quiet() {
+                    connection.as_mut().graceful_shutdown();
+                    next = now + GRACE;
+                    continue;
+                }
                 match (watch.look(doing, now), leaving) {
                     // What it had begun when it was told to leave is finished.
                     (_, Some(why)) if doing.is_idle() => return Served::ShownOut(why),
@@ -104,19 +114,37 @@ pub(crate) async fn attend<C: GracefulConnection>(
                         next = now + GRACE;
                         connection.as_mut().graceful_shutdown();
                     }
-                    (Look::Again(then), None) => next = then,
+                    (Look::Again(then), None) => {
+                        next = stopping.map_or(then, |_| then.min(now + LAST_CALL));
+                    }
                     (Look::Again(then), Some(_)) => next = then.min(now + GRACE),
                 }
             }
             () = doing.leave.notified() => {
+                if doing.takes_back() {
+                    doing.broken.store(true, Relaxed);
+                    return Served::ShownOut(Why::Flood);
+                }
+                if !doing.crowded.load(Relaxed) {
+                    // It has asked for enough, and what it asked for is answered.
+                    connection.as_mut().graceful_shutdown();
+                    continue;
+                }
                 leaving = Some(Why::Crowded);
                 // It is polled once more before that is over.
                 next = Instant::now();
                 connection.as_mut().graceful_shutdown();
             }
-            () = stop.asked(), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
+            () = stop.asked(), if stopping.is_none() => {
+                let last_call = Instant::now() + LAST_CALL;
+                stopping = Some(last_call);
+                doing.closing.store(true, Relaxed);
+                if doing.is_http2.load(Relaxed) {
+                    // GOAWAY says which requests count.
+                    connection.as_mut().graceful_shutdown();
+                } else {
+                    next = next.min(last_call);
+                }
             }
         }
     }
@@ -237,6 +265,7 @@ mod tests {
         slow_time: Duration::from_secs(20),
         slow_bytes: crate::units::ByteSize::new(1000),
         streams: 1,
+        ..LimitSettings::DEFAULT
     };
 
     /// After how many seconds from now it is shown out; `each` is called before every look.
@@ -254,7 +283,7 @@ mod tests {
     }
 
     fn doing() -> Arc<Doing> {
-        Arc::new(Doing::new(Instant::now()))
+        Arc::new(Doing::new(Instant::now(), (&LimitSettings::DEFAULT).into()))
     }
 
     #[tokio::test(start_paused = true)]

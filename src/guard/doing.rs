@@ -8,13 +8,17 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderMap, HeaderValue, header::CONNECTION};
 use tokio::{sync::Notify, time::Instant};
+
+use super::LimitSettings;
 
 /// What a connection is doing. No value guards other memory, so none needs an order.
 #[derive(Debug)]
 pub(crate) struct Doing {
     /// Times are counted from here: the same moment for all connections of a room, so that they can be compared.
     origin: Instant,
+    most: Most,
     /// Requests so far.
     pub(super) asked: AtomicU64,
     /// Answers that are under way.
@@ -37,8 +41,34 @@ pub(crate) struct Doing {
     head: AtomicU64,
     /// The connection is to end with a reset.
     pub(super) broken: AtomicBool,
-    /// Rung when it has to go, since there are too many.
+    /// Over HTTP/2: requests that were taken back before they were answered.
+    taken_back: AtomicU64,
+    /// No further request is wanted: its next answer is the last one.
+    pub(super) closing: AtomicBool,
+    /// It has to go, since there are too many.
+    pub(super) crowded: AtomicBool,
+    /// Rung when it has to go, or has asked for enough.
     pub(super) leave: Notify,
+}
+
+/// How much a connection may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    requests: u64,
+    resets: u64,
+    pub(super) body: u64,
+    pub(super) headers: usize,
+}
+
+impl From<&LimitSettings> for Most {
+    fn from(limits: &LimitSettings) -> Self {
+        Self {
+            requests: limits.requests.into(),
+            resets: limits.resets.into(),
+            body: limits.body_size.bytes(),
+            headers: limits.headers as usize,
+        }
+    }
 }
 
 /// An answer that is under way, until its body has gone.
@@ -46,15 +76,17 @@ pub(crate) struct Doing {
 pub(crate) struct Answering {
     doing: Arc<Doing>,
     starves: bool,
+    is_whole: bool,
 }
 
 // === impl Doing ===
 
 impl Doing {
     /// A connection that has just begun.
-    pub(crate) fn new(origin: Instant) -> Self {
+    pub(super) fn new(origin: Instant, most: Most) -> Self {
         let doing = Self {
             origin,
+            most,
             asked: AtomicU64::default(),
             answering: AtomicUsize::default(),
             starving: AtomicUsize::default(),
@@ -66,6 +98,9 @@ impl Doing {
             since: AtomicU64::default(),
             head: AtomicU64::default(),
             broken: AtomicBool::default(),
+            taken_back: AtomicU64::default(),
+            closing: AtomicBool::default(),
+            crowded: AtomicBool::default(),
             leave: Notify::default(),
         };
         doing.since.store(doing.now(), Relaxed);
@@ -102,13 +137,39 @@ impl Doing {
         if is_http2 {
             self.is_http2.store(true, Relaxed);
         }
-        self.asked.fetch_add(1, Relaxed);
+        let asked = self.asked.fetch_add(1, Relaxed) + 1;
+        if asked >= self.most.requests {
+            self.closing.store(true, Relaxed);
+            // HTTP/1.1 has it in the answer.
+            if is_http2 {
+                self.leave.notify_one();
+            }
+        }
         self.answering.fetch_add(1, Relaxed);
         self.starving.fetch_add(1, Relaxed);
         self.head.store(0, Relaxed);
         Answering {
             doing: self.clone(),
             starves: true,
+            is_whole: false,
+        }
+    }
+
+    /// What it may ask for.
+    pub(super) const fn most(&self) -> &Most {
+        &self.most
+    }
+
+    /// Whether its client takes back what it asks for, again and again: that costs the server alone.
+    pub(super) fn takes_back(&self) -> bool {
+        let taken_back = self.taken_back.load(Relaxed);
+        taken_back > self.most.resets && taken_back * 2 > self.asked.load(Relaxed)
+    }
+
+    fn note_taken_back(&self) {
+        self.taken_back.fetch_add(1, Relaxed);
+        if self.takes_back() {
+            self.leave.notify_one();
         }
     }
 
@@ -120,6 +181,12 @@ impl Doing {
     /// Whether nothing is asked and nothing waits to be read.
     pub(super) fn is_idle(&self) -> bool {
         !self.is_answering() && !self.writing.load(Relaxed)
+    }
+
+    /// Whether it is idle, and may be told to end: no second request has begun to come. (hyper goes on reading a first
+    /// one that has.)
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_idle() && (self.head.load(Relaxed) == 0 || self.asked.load(Relaxed) == 0)
     }
 
     /// Since when, in milliseconds: the less, the longer.
@@ -157,6 +224,19 @@ impl Answering {
         self.doing.is_http2.load(Relaxed)
     }
 
+    /// Says in an answer that no further request is read, where that is so (RFC 9112 section 9.6).
+    pub(crate) fn say_goodbye(&self, headers: &mut HeaderMap) {
+        if self.doing.closing.load(Relaxed) && !self.is_http2() && !headers.contains_key(CONNECTION)
+        {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// All of it has been handed over.
+    pub(crate) fn is_whole(&mut self) {
+        self.is_whole = true;
+    }
+
     /// Whether it waits for the server: if not, it waits for the client.
     pub(crate) fn starves(&mut self, starves: bool) {
         if starves != self.starves {
@@ -173,6 +253,9 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.starves(false);
+        if !self.is_whole && self.is_http2() {
+            self.doing.note_taken_back();
+        }
         // Before it shows as idle: it must not look as if it had been so for long.
         self.doing.since.store(self.doing.now(), Relaxed);
         self.doing.answering.fetch_sub(1, Relaxed);

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Doing, LimitSettings, accept::Relief, files};
+use super::{Doing, LimitSettings, accept::Relief, doing::Most, files};
 use crate::seldom::Seldom;
 
 /// A search that found nobody idle is not made again before that: it looks at all connections.
@@ -27,6 +27,7 @@ const OTHER_FILES: u64 = 64;
 pub(crate) struct Room {
     most: usize,
     per_address: usize,
+    each: Most,
     /// Where the connections' clocks begin.
     origin: Instant,
     /// Taken when a connection comes and goes, never by a request.
@@ -116,13 +117,15 @@ impl Room {
         Self::of(
             usize::try_from(wanted.min(allowed)).unwrap_or(usize::MAX),
             limits.connections_per_address as usize,
+            limits.into(),
         )
     }
 
-    fn of(most: usize, per_address: usize) -> Arc<Self> {
+    fn of(most: usize, per_address: usize, each: Most) -> Arc<Self> {
         Arc::new(Self {
             most,
             per_address,
+            each,
             origin: Instant::now(),
             inside: Mutex::default(),
             left: Notify::new(),
@@ -158,7 +161,7 @@ impl Room {
             }
             return None;
         }
-        let doing = Arc::new(Doing::new(self.origin));
+        let doing = Arc::new(Doing::new(self.origin, self.each));
         let slot = inside.add(Guest {
             doing: doing.clone(),
             address,
@@ -282,6 +285,7 @@ impl Inside {
                 continue;
             };
             guest.leaving = true;
+            guest.doing.crowded.store(true, Relaxed);
             guest.doing.leave.notify_one();
             let address = guest.address;
             self.leaving += 1;
@@ -321,7 +325,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_goes_first_and_the_busy_stay() {
-        let room = Room::of(3, 10);
+        let room = Room::of(3, 10, (&LimitSettings::DEFAULT).into());
         let busy = room.enter(address(1)).unwrap();
         let mut answering = vec![busy.doing.begin(false)];
         pass().await;
@@ -342,7 +346,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_address_that_has_many_makes_room_for_itself_alone() {
-        let room = Room::of(100, 2);
+        let room = Room::of(100, 2, (&LimitSettings::DEFAULT).into());
         let other = room.enter(address(1)).unwrap();
         pass().await;
         let first = room.enter(address(2)).unwrap();
@@ -365,7 +369,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_million_addresses_leave_nothing_behind() {
-        let room = Room::of(1000, 10);
+        let room = Room::of(1000, 10, (&LimitSettings::DEFAULT).into());
         let mut places = std::collections::VecDeque::new();
         for number in 0..1_000_000 {
             places.extend(room.enter(address(number)));

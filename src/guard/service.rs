@@ -2,13 +2,16 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::ACCEPT};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -18,14 +21,20 @@ use hyper_util::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Answering, Doing, LimitSettings};
+use super::{Answering, Doing, LimitSettings, settings::USUAL_HEADERS};
+use crate::{front::error_answer, units::ByteSize};
 
 type Error = axum::Error;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// HTTP/1.1 and HTTP/2 within `limits`, as far as hyper has them; [`attend`](super::attend()) has the others.
 pub(crate) fn builder(limits: &LimitSettings) -> auto::Builder<TokioExecutor> {
     let head_size = limits.head_size.bytes();
+    let bytes = |size: ByteSize| u32::try_from(size.bytes()).unwrap_or(u32::MAX);
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    if limits.headers != USUAL_HEADERS {
+        builder.http1().max_headers(limits.headers as usize);
+    }
     builder
         .http1()
         // Whoever attends to the connection sees how long a head takes, with one timer for all of them.
@@ -37,9 +46,35 @@ pub(crate) fn builder(limits: &LimitSettings) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(limits.idle)
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(head_size).unwrap_or(u32::MAX));
+        .max_pending_accept_reset_streams(limits.resets as usize)
+        .max_local_error_reset_streams(limits.resets as usize)
+        .initial_stream_window_size(bytes(limits.window))
+        .initial_connection_window_size(bytes(limits.connection_window))
+        .max_send_buf_size(bytes(limits.send_buffer) as usize)
+        .max_header_list_size(bytes(limits.head_size));
     builder
 }
+
+/// Why a request asks for too much; [`None`]: it does not.
+pub(crate) fn too_much<B: HttpBody>(
+    doing: &Doing,
+    request: &Request<B>,
+) -> Option<(StatusCode, &'static str)> {
+    let most = doing.most();
+    if request.body().size_hint().lower() > most.body {
+        return Some(TOO_LONG);
+    }
+    // Over HTTP/1.1 hyper has counted them.
+    (request.headers().len() > most.headers).then_some((
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "The request has too many headers.",
+    ))
+}
+
+const TOO_LONG: (StatusCode, &str) = (
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "What was sent is longer than this server takes.",
+);
 
 /// A service, for one connection.
 #[derive(Debug, Clone)]
@@ -70,20 +105,64 @@ where
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let answering = self.doing.begin(request.version() == Version::HTTP_2);
-        let request = request.map(|body| {
-            if body.is_end_stream() {
-                return Body::new(body);
-            }
-            Body::new(Upload {
-                inner: body,
-                doing: self.doing.clone(),
-                waits: false,
-            })
+        if let Some((status, sentence)) = too_much(&self.doing, &request) {
+            let (method, headers) = (request.method(), request.headers());
+            return NotedFuture {
+                inner: None,
+                refusal: Some(error_answer(status, sentence, method, headers)),
+                upload: None,
+                answering: Some(answering),
+            };
+        }
+        if request.body().is_end_stream() {
+            return NotedFuture {
+                inner: Some(self.inner.call(request.map(Body::new))),
+                refusal: None,
+                upload: None,
+                answering: Some(answering),
+            };
+        }
+        let is_too_long = Arc::new(AtomicBool::new(false));
+        let (parts, body) = request.into_parts();
+        let asked = Asked {
+            method: parts.method.clone(),
+            accept: parts.headers.get(ACCEPT).cloned(),
+            is_too_long: is_too_long.clone(),
+        };
+        let body = Body::new(Upload {
+            inner: body,
+            left: self.doing.most().body,
+            is_too_long,
+            doing: self.doing.clone(),
+            waits: false,
         });
         NotedFuture {
-            inner: self.inner.call(request),
+            inner: Some(self.inner.call(Request::from_parts(parts, body))),
+            refusal: None,
+            upload: Some(Box::new(asked)),
             answering: Some(answering),
         }
+    }
+}
+
+/// What a request with a body was about, for the case that it becomes too long.
+struct Asked {
+    method: Method,
+    accept: Option<HeaderValue>,
+    is_too_long: Arc<AtomicBool>,
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// What is said in place of the answer, if the body has become too long.
+    fn refusal(&self) -> Option<Response<Body>> {
+        let (status, sentence) = TOO_LONG;
+        self.is_too_long.load(Relaxed).then(|| {
+            let accept = self.accept.clone();
+            let headers = accept.into_iter().map(|accept| (ACCEPT, accept)).collect();
+            error_answer(status, sentence, &self.method, &headers)
+        })
     }
 }
 
@@ -91,7 +170,9 @@ pin_project! {
     /// An answer that is under way until its body has gone.
     pub(crate) struct NotedFuture<F> {
         #[pin]
-        inner: F,
+        inner: Option<F>,
+        refusal: Option<Response<Body>>,
+        upload: Option<Box<Asked>>,
         answering: Option<Answering>,
     }
 }
@@ -104,10 +185,29 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.inner.poll(cx))?;
+        let mut answer = match this.inner.as_pin_mut() {
+            Some(inner) => match ready!(inner.poll(cx)) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    if let Some(answering) = this.answering {
+                        answering.is_whole();
+                    }
+                    return Poll::Ready(Err(error));
+                }
+            },
+            None => this
+                .refusal
+                .take()
+                .expect("a future is not polled after it is done"),
+        };
+        let refusal = this.upload.as_ref().and_then(|asked| asked.refusal());
+        if let Some(refusal) = refusal {
+            answer = refusal;
+        }
         let mut answering = this.answering.take();
         if let Some(answering) = &mut answering {
             answering.starves(false);
+            answering.say_goodbye(answer.headers_mut());
         }
         Poll::Ready(Ok(answer.map(|inner| NotedBody { inner, answering })))
     }
@@ -118,6 +218,16 @@ where
 pub(crate) struct NotedBody {
     inner: Body,
     answering: Option<Answering>,
+}
+
+impl Drop for NotedBody {
+    fn drop(&mut self) {
+        if let Some(answering) = &mut self.answering
+            && self.inner.is_end_stream()
+        {
+            answering.is_whole();
+        }
+    }
 }
 
 impl HttpBody for NotedBody {
@@ -131,6 +241,9 @@ impl HttpBody for NotedBody {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Some(answering) = &mut self.answering {
             answering.starves(polled.is_pending());
+            if let Poll::Ready(None) = polled {
+                answering.is_whole();
+            }
         }
         polled
     }
@@ -148,6 +261,9 @@ impl HttpBody for NotedBody {
 #[derive(Debug)]
 struct Upload {
     inner: Incoming,
+    /// Bytes that it may still have.
+    left: u64,
+    is_too_long: Arc<AtomicBool>,
     doing: Arc<Doing>,
     waits: bool,
 }
@@ -176,20 +292,28 @@ impl Drop for Upload {
 
 impl HttpBody for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         self.waits(polled.is_pending());
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            self.doing.received.fetch_add(data.len() as u64, Relaxed);
+            let length = data.len() as u64;
+            self.doing.received.fetch_add(length, Relaxed);
+            match self.left.checked_sub(length) {
+                Some(left) => self.left = left,
+                None => {
+                    self.is_too_long.store(true, Relaxed);
+                    return Poll::Ready(Some(Err("the body is longer than it may be".into())));
+                }
+            }
         }
-        polled
+        polled.map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -8,6 +8,7 @@
 //! | `offload_server` | an offload server that says of its load what the test wants, and notes who came |
 //! | `admin_server` | an admin listener that says what the test wants |
 //! | `address` | addresses for programs that others have to know before they are there |
+//! | `handing` | the program with sockets that were there before it, and successors that end with the test
 //! | `broken_server` | offload servers that refuse, answer 503 or hang |
 //! | `client` | requests from any address of 127.0.0.0/8, and answers down to "not a byte" |
 //! | `caches` | other people's caches, with the files that make offload servers of them |
@@ -29,6 +30,7 @@ pub(crate) mod caches;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod curl;
+pub(crate) mod handing;
 pub(crate) mod manuals;
 pub(crate) mod network;
 pub(crate) mod offload_server;

@@ -100,7 +100,8 @@ impl Program {
         Self::start_by(program, command_name, config).await
     }
 
-    async fn start_by(program: Command, command_name: &str, config: &Config) -> Self {
+    /// Starts `program`, which is this one in the end, as `overspill COMMAND_NAME`.
+    pub(crate) async fn start_by(program: Command, command_name: &str, config: &Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("overspill.toml");
         fs::write(&path, config.to_string()).unwrap();
