@@ -6,13 +6,14 @@
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use overspill::{
+    upstream::{Host, Http2, ProxySettings},
     Settings,
     admin::AdminSettings,
     config::PrimarySettings,
     edge::{EdgeSettings, EdgeSite},
     guard::LimitSettings,
     level::Share,
-    load::{self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings},
+    load::{self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings, UpstreamSettings},
     offload::{
         BypassSettings, ClassSettings, DropSettings, IdentitySettings, Mode, OffloadSettings,
         ThrottleSettings,
@@ -104,6 +105,15 @@ fn complete() -> Settings {
             upstream: Some("http://127.0.0.1:3000".into()),
             hosts: vec!["a.example".into()],
             trusted_proxies: vec!["10.0.0.0/8".into()],
+            proxy: ProxySettings {
+                connect_timeout: Duration::from_secs(2),
+                first_byte_timeout: Duration::from_secs(2),
+                idle_timeout: Duration::from_secs(2),
+                keep: Duration::from_secs(2),
+                host: Host::Upstream,
+                http2: Http2::Always,
+                forwarded: true,
+            },
             limits: limits(),
         },
         load: load::Settings {
@@ -133,6 +143,13 @@ fn complete() -> Settings {
                 drop: ratio,
             },
             queue_delay: QueueDelaySettings {
+                enabled: false,
+                capacity: Some(Duration::from_secs(1)),
+                offload: ratio,
+                throttle: ratio,
+                drop: ratio,
+            },
+            upstream: UpstreamSettings {
                 enabled: false,
                 capacity: Some(Duration::from_secs(1)),
                 offload: ratio,

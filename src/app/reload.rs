@@ -86,6 +86,7 @@ pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
     primary.listen = kept.listen;
     primary.site.clone_from(&kept.site);
     primary.upstream.clone_from(&kept.upstream);
+    primary.proxy = kept.proxy;
     primary.limits = kept.limits;
     primary.trusted_proxies.clone_from(&kept.trusted_proxies);
     settings.load.interval = old.load.interval;

@@ -42,6 +42,6 @@ pub(crate) use self::{
     doing::{Answering, Doing},
     files::allow_many_connections,
     io::{Breaks, NotedIo},
-    room::Room,
+    room::{Place, Room},
     service::{Noted, builder},
 };
