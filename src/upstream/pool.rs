@@ -30,6 +30,10 @@ const MOST: usize = 256;
 const PLACES: usize = 16;
 
 /// The connections.
+#[expect(
+    clippy::vec_box,
+    reason = "they go from hand to hand with every request, and are large"
+)]
 pub(super) struct Pool {
     connector: Connector,
     keep: Duration,

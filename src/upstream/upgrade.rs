@@ -2,7 +2,8 @@
 //!
 //! What is asked for is passed on, but for HTTP itself and TLS: over those, requests would come that nobody has looked
 //! at. When the upstream agrees, bytes are carried both ways, each no faster than the other side takes them, until one
-//! side ends the connection or nothing has come from either for the time that answers have.
+//! side ends the connection or nothing has come from either for the time that answers have. What the other side still
+//! has to say after an end is carried as well, but not waited for: few expect one half of a connection to go on.
 
 use std::{
     any::Any,
@@ -25,6 +26,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
+    sync::Notify,
     time::sleep,
 };
 
@@ -127,18 +129,30 @@ impl Asking {
         let Self { client, held, .. } = self;
         tokio::spawn(async move {
             let _held = held;
-            let moved = AtomicBool::new(false);
+            let seen = Seen::default();
             tokio::select! {
-                carried = carry(client, upstream, &moved) => match carried {
+                carried = carry(client, upstream, &seen) => match carried {
                     Ok(()) => {}
                     Err(error) => tracing::debug!(%error, "an upgraded connection broke"),
                 },
-                () = silence(&moved, idle) => tracing::debug!("an upgraded connection was silent for too long"),
+                () = nothing_more(&seen, idle) => tracing::debug!("an upgraded connection was silent for too long"),
             }
         });
         Some(answer)
     }
 }
+
+/// What was seen of the bytes that are carried.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Some came, since somebody looked.
+    moved: AtomicBool,
+    /// One side has ended.
+    ended: Notify,
+}
+
+/// After an end, so long may nothing come from the other side.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 
 fn may_pass(protocol: &[u8]) -> bool {
     let name = protocol
@@ -149,15 +163,15 @@ fn may_pass(protocol: &[u8]) -> bool {
     !name.is_empty() && !refused.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-async fn carry(client: OnUpgrade, upstream: Box<Http1>, moved: &AtomicBool) -> io::Result<()> {
+async fn carry(client: OnUpgrade, upstream: Box<Http1>, seen: &Seen) -> io::Result<()> {
     let Some((upstream, early)) = upstream.into_stream().await else {
         return Ok(());
     };
     let client = client.await.map_err(io::Error::other)?;
     let inner = TokioIo::new(client);
-    let mut client = Watched { inner, moved };
+    let mut client = Watched { inner, seen };
     let inner = TokioIo::new(upstream);
-    let mut upstream = Watched { inner, moved };
+    let mut upstream = Watched { inner, seen };
     // What came with the 101.
     client.write_all(&early).await?;
     copy_bidirectional(&mut client, &mut upstream).await?;
@@ -174,10 +188,19 @@ async fn silence(moved: &AtomicBool, idle: Duration) {
     }
 }
 
-/// A stream that tells when something came.
+/// Ready when both sides have been silent for `idle`, or one has ended and the other has nothing more to say.
+async fn nothing_more(seen: &Seen, idle: Duration) {
+    tokio::select! {
+        () = silence(&seen.moved, idle) => return,
+        () = seen.ended.notified() => {}
+    }
+    silence(&seen.moved, LAST_WORDS).await;
+}
+
+/// A stream that tells what comes.
 struct Watched<'a, S> {
     inner: S,
-    moved: &'a AtomicBool,
+    seen: &'a Seen,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
@@ -186,9 +209,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let polled = pin!(&mut self.inner).poll_read(cx, buffer);
         if polled.is_ready() {
-            self.moved.store(true, Relaxed);
+            if buffer.filled().len() == before {
+                self.seen.ended.notify_one();
+            } else {
+                self.seen.moved.store(true, Relaxed);
+            }
         }
         polled
     }
@@ -202,7 +230,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
     ) -> Poll<io::Result<usize>> {
         let polled = pin!(&mut self.inner).poll_write(cx, bytes);
         if polled.is_ready() {
-            self.moved.store(true, Relaxed);
+            self.seen.moved.store(true, Relaxed);
         }
         polled
     }
