@@ -12,7 +12,10 @@ use overspill::{
     edge::{EdgeSettings, EdgeSite},
     guard::LimitSettings,
     level::Share,
-    load::{self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings},
+    load::{
+        self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings,
+        UpstreamSettings,
+    },
     offload::{
         BypassSettings, ClassSettings, DropSettings, IdentitySettings, Mode, OffloadSettings,
         ThrottleSettings,
@@ -24,6 +27,7 @@ use overspill::{
     },
     tls::{PairSettings, TlsSettings},
     units::{BitRate, ByteSize, Price, Ratio},
+    upstream::{Host, Http2, ProxySettings},
 };
 use serde_json::Value;
 
@@ -125,6 +129,15 @@ fn complete() -> Settings {
             upstream: Some("http://127.0.0.1:3000".into()),
             hosts: vec!["a.example".into()],
             trusted_proxies: vec!["10.0.0.0/8".into()],
+            proxy: ProxySettings {
+                connect_timeout: Duration::from_secs(2),
+                first_byte_timeout: Duration::from_secs(2),
+                idle_timeout: Duration::from_secs(2),
+                keep: Duration::from_secs(2),
+                host: Host::Upstream,
+                http2: Http2::Always,
+                forwarded: true,
+            },
             limits: limits(),
             tls: Some(tls()),
         },
@@ -155,6 +168,13 @@ fn complete() -> Settings {
                 drop: ratio,
             },
             queue_delay: QueueDelaySettings {
+                enabled: false,
+                capacity: Some(Duration::from_secs(1)),
+                offload: ratio,
+                throttle: ratio,
+                drop: ratio,
+            },
+            upstream: UpstreamSettings {
                 enabled: false,
                 capacity: Some(Duration::from_secs(1)),
                 offload: ratio,

@@ -195,7 +195,9 @@ impl Overspill {
         measured.release = current.load.release;
         if measured != current.load {
             let (in_flight, sent) = (&self.shared.in_flight, &self.shared.bytes_sent);
-            let signals = load::signals(&settings.load, in_flight, sent, &running.runtime);
+            let mut signals = load::signals(&settings.load, in_flight, sent, &running.runtime);
+            let meter = &self.shared.upstream;
+            signals.push(load::upstream_signal(&settings.load.upstream, meter));
             lock(&running.sampler).replace(signals);
         }
         // First: whoever finds servers must not put those of the old configuration back.
@@ -296,8 +298,10 @@ impl Builder {
             Snapshot::initial(compiled.clone(), control.choose(), now, SystemTime::now());
         let (in_flight, bytes_sent) = (InFlight::new(), BytesSent::new());
         let mut watched = load::signals(&settings.load, &in_flight, &bytes_sent, &runtime);
-        watched.extend(signals);
         let shared = Arc::new(Shared::new(control, snapshot, in_flight, bytes_sent, admit));
+        let upstream = load::upstream_signal(&settings.load.upstream, &shared.upstream);
+        watched.push(upstream);
+        watched.extend(signals);
 
         shared.scan_ahead()?;
 

@@ -88,6 +88,7 @@ pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
     primary.listen = kept.listen;
     primary.site.clone_from(&kept.site);
     primary.upstream.clone_from(&kept.upstream);
+    primary.proxy = kept.proxy;
     primary.limits = kept.limits;
     // The files that it names are looked at all the time.
     primary.tls.clone_from(&kept.tls);

@@ -7,12 +7,14 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, SystemTime},
 };
 
 use axum::{body::Body, extract::ConnectInfo, serve::Listener};
 use http::{Request, Response};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use pin_project_lite::pin_project;
@@ -23,13 +25,14 @@ use crate::{
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
     gate::Gate,
-    guard::{LimitSettings, Noted, Room, Stop},
+    guard::{LimitSettings, Noted, Place, Room, Stop},
+    load::UpstreamMeter,
     offload::{BoxError, Dropped, Outcome, OverTls},
     problem::Problem,
     servers::{absolute_url, networks},
     site::{Site, SiteFuture},
     tls::{self, Certificates, Connections, Redirect, TlsSettings},
-    upstream::{Timeouts, TrustedForwarding, Upstream},
+    upstream::{Held, TrustedForwarding, Upstream},
 };
 
 /// The folder that is served when nothing else is named.
@@ -86,18 +89,34 @@ pub fn inner(primary: &PrimarySettings) -> Result<Inner, Vec<Problem>> {
                 .map(Inner::Site)
                 .map_err(|error| problem("primary.site", error.to_string()))
         }
-        (None, Some(url)) => absolute_url(url)
-            .and_then(|url| {
-                Upstream::new(&url, Timeouts::default()).map_err(|error| error.to_string())
-            })
+        (None, Some(url)) => upstream_url(url)
+            .and_then(|url| Upstream::with(&url, primary.proxy).map_err(|error| error.to_string()))
             .map(|upstream| Inner::Upstream(Box::new(upstream)))
             .map_err(|message| problem("primary.upstream", message)),
     }
 }
 
+/// The URL of an upstream: http, https, or the path of a UNIX socket.
+fn upstream_url(text: &str) -> Result<url::Url, String> {
+    if !text.starts_with("unix:") {
+        return absolute_url(text);
+    }
+    url::Url::parse(text).map_err(|error| format!("expected unix:/path/of.sock ({error})"))
+}
+
 // === impl Inner ===
 
 impl Inner {
+    /// Tells what is known of the server behind, where there is one.
+    fn measured_by(self, meter: &UpstreamMeter) -> Self {
+        match self {
+            Self::Site(site) => Self::Site(site),
+            Self::Upstream(upstream) => {
+                Self::Upstream(Box::new(upstream.measured_by(meter.clone())))
+            }
+        }
+    }
+
     const fn rules(&self) -> Rules {
         match self {
             Self::Site(_) => Rules::Folder,
@@ -135,6 +154,9 @@ struct FromPeer<S> {
     peer: SocketAddr,
     trusted: bool,
     over_tls: bool,
+    /// The connection's place, and word of the stop: both are held on to for as long as the connection is open.
+    place: Arc<Place>,
+    told: Stop,
 }
 
 impl<S> Service<Request<Body>> for FromPeer<S>
@@ -157,6 +179,12 @@ where
         }
         if self.over_tls {
             extensions.insert(OverTls);
+        }
+        // After an upgrade the connection goes on without its server.
+        if extensions.get::<OnUpgrade>().is_some() {
+            let answering = self.place.doing.begin(false);
+            let held = (answering, self.place.clone(), self.told.clone());
+            extensions.insert(Held::new(held));
         }
         FromPeerFuture {
             inner: self.inner.call(request),
@@ -283,7 +311,10 @@ fn certificates(
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let (rules, limits) = (serving.inner.rules(), serving.limits);
     // What is malformed is refused before anything is decided about it.
-    let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(serving.inner));
+    let inner = serving
+        .inner
+        .measured_by(&serving.overspill.shared().upstream);
+    let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(inner));
     let connections = Connections::new(limits, serving.tls.as_ref());
     let room = Room::new(&limits, "primary.limits");
     serving.listener.relieved_by(room.clone());
@@ -326,6 +357,8 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
                 .iter()
                 .any(|network| network.contains(&address)),
             over_tls: connections.are_over_tls(),
+            place: place.clone(),
+            told: told.clone(),
         };
         let service = TowerToHyperService::new(Noted::new(service, place.doing.clone()));
         let serves = connections

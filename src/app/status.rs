@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     journal::unix_seconds,
     level::Turned,
-    load::Reading,
+    load::{Reading, UpstreamHealth},
     offload::{ClassCounts, Counters, Outcome, Shared},
     rewrite::BailOut,
     servers::{BudgetSettings, discovery::SourceStatus},
@@ -50,6 +50,8 @@ pub struct Status {
     pub bytes_sent: u64,
     /// The signals.
     pub signals: Vec<SignalStatus>,
+    /// The server behind, where there is one.
+    pub upstream: Option<UpstreamStatus>,
     /// The offload servers.
     pub servers: Vec<ServerStatus>,
     /// Where servers are found beside the configuration.
@@ -105,6 +107,30 @@ pub struct SignalStatus {
     pub drop: Option<f64>,
     /// Why it is off, if it is.
     pub off: Option<String>,
+}
+
+/// The server that requests are passed on to.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamStatus {
+    /// Where it is.
+    pub url: String,
+    /// Whether the last request was answered; nothing where there was none.
+    pub reachable: Option<bool>,
+    /// Seconds for which that is so.
+    pub since: Option<f64>,
+    /// Requests that wait for their answer.
+    pub waiting: u64,
+    /// The last time that there was no answer.
+    pub last_failure: Option<UpstreamFailureStatus>,
+}
+
+/// Why there was no answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamFailureStatus {
+    /// When, in seconds since 1970.
+    pub time: f64,
+    /// Why.
+    pub reason: String,
 }
 
 /// One offload server.
@@ -208,6 +234,7 @@ impl Status {
             in_flight: shared.in_flight.count(),
             bytes_sent: shared.bytes_sent.total(),
             signals: snapshot.readings.iter().map(SignalStatus::of).collect(),
+            upstream: shared.upstream.health().map(UpstreamStatus::of),
             discovery: shared.discovery(),
             servers: servers
                 .zip(compiled.sources())
@@ -247,6 +274,23 @@ impl Status {
                 .into_iter()
                 .map(|reason| (reason.label(), shared.counters.bail_outs(reason)))
                 .collect(),
+        }
+    }
+}
+
+// === impl UpstreamStatus ===
+
+impl UpstreamStatus {
+    fn of(health: UpstreamHealth) -> Self {
+        Self {
+            url: health.name,
+            reachable: health.reachable,
+            since: health.since.map(|since| since.as_secs_f64()),
+            waiting: health.waiting,
+            last_failure: health.last_failure.map(|failure| UpstreamFailureStatus {
+                time: unix_seconds(failure.time),
+                reason: failure.text.clone(),
+            }),
         }
     }
 }

@@ -17,6 +17,7 @@ pub(super) fn load(load: &load::Settings, problems: &mut Vec<Problem>) {
         ("bandwidth", load.bandwidth.thresholds()),
         ("in_flight", load.in_flight.thresholds()),
         ("queue_delay", load.queue_delay.thresholds()),
+        ("upstream", load.upstream.thresholds()),
     ] {
         in_order(signal, thresholds, problems);
     }

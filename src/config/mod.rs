@@ -222,6 +222,8 @@ impl Settings {
         }
         self.admin.check(problems);
         #[cfg(feature = "server")]
+        self.primary.proxy.check("primary.proxy", problems);
+        #[cfg(feature = "server")]
         self.edge.check(problems);
         if let Err(found) = self.compile() {
             problems.extend(found);

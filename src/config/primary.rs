@@ -22,7 +22,8 @@ pub struct PrimarySettings {
     #[cfg_attr(test, schemars(with = "Option<units::PathText>"))]
     pub site: Option<PathBuf>,
     /// The HTTP server that `overspill serve` stands in front of, instead of a folder: `http` or `https`, possibly with a
-    /// path that goes before every request's. Default: none.
+    /// path that goes before every request's; or a UNIX socket, `"unix:/run/app.sock"`, and behind a colon such a path:
+    /// `"unix:/run/app.sock:/prefix"`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// The site's own names: links to them are its own. The request's Host always counts. Default: none.
@@ -31,6 +32,15 @@ pub struct PrimarySettings {
     /// `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and the header of `offload.identity` is believed; what anybody
     /// else says is not. Default: none.
     pub trusted_proxies: Vec<String>,
+    /// How requests are passed on to `upstream`.
+    #[cfg(feature = "server")]
+    pub proxy: crate::upstream::ProxySettings,
+    /// Of no use without the program; one file may serve both.
+    #[cfg(not(feature = "server"))]
+    #[doc(hidden)]
+    #[serde(skip_serializing)]
+    #[cfg_attr(test, schemars(skip))]
+    pub proxy: serde::de::IgnoredAny,
     /// What clients of `overspill serve` may hold on to. The layer does not read it.
     pub limits: LimitSettings,
     /// The certificates with which `overspill serve` speaks TLS. The layer does not read it. Default: none, and no TLS.
@@ -46,6 +56,7 @@ impl Default for PrimarySettings {
             upstream: None,
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy: Default::default(),
             limits: LimitSettings::default(),
             tls: None,
         }

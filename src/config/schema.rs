@@ -34,3 +34,16 @@ impl JsonSchema for HealthSettings {
         HealthProbe::json_schema(generator)
     }
 }
+
+#[cfg(feature = "server")]
+impl JsonSchema for crate::upstream::Http2 {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Http2".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ WORDS: in_words::<Self>(), "type": "string" })
+    }
+}

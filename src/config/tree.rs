@@ -88,7 +88,7 @@ fn merge(file: Tree, environment: Environment, overrides: &Tree) -> Result<Tree,
     let mut builder = Config::builder();
     // Of a signal's three thresholds those that are left out are never entered, unless all three are left
     // out. An override of one key must not look like a section that leaves out the others.
-    for signal in ["cpu", "bandwidth", "in_flight", "queue_delay"] {
+    for signal in ["cpu", "bandwidth", "in_flight", "queue_delay", "upstream"] {
         let names = ["offload", "throttle", "drop"];
         let in_file = names
             .iter()

@@ -133,8 +133,8 @@ impl Room {
         })
     }
 
-    /// A place for one more; [`None`]: there is none. Without an address none is counted.
-    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Place> {
+    /// A place for one more, which is free again when nobody holds on to it; [`None`]: there is none. Without an address none is counted.
+    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Arc<Place>> {
         let address = address.map(Address::from);
         let mut inside = self.inside();
         let of_address = |inside: &Inside| {
@@ -168,11 +168,11 @@ impl Room {
             leaving: false,
         });
         drop(inside);
-        Some(Place {
+        Some(Arc::new(Place {
             room: self.clone(),
             slot,
             doing,
-        })
+        }))
     }
 
     /// Waits a moment where many were told to go who are still there: their files are open until they have.

@@ -6,6 +6,7 @@
 //! | [`bandwidth`](Bandwidth) | bytes sent a second | given, else the link's speed |
 //! | [`in_flight`](InFlightSignal) | requests being served | given |
 //! | [`queue_delay`](QueueDelay) | how late the runtime polls a ready task | the delay that counts as 1.0 |
+//! | [`upstream`](UpstreamSignal) | how long the answers of a server behind take | the time that counts as 1.0 |
 //!
 //! A [`Sampler`] asks them every 250 ms on a thread of its own and gives their [`Reading`]s, smoothed
 //! by a moving average, to whoever decides what they mean. A signal that can't be read, or whose
@@ -98,6 +99,7 @@ mod reading;
 mod settings;
 #[cfg(test)]
 mod tree;
+mod upstream;
 
 pub use bandwidth::{Bandwidth, BytesSent, capacity as bandwidth_capacity};
 pub use cpu::Cpu;
@@ -108,8 +110,9 @@ pub use reading::Reading;
 pub use sampler::{Sampler, Tick, Watched};
 pub use settings::{
     BandwidthSettings, BandwidthSource, CpuSettings, InFlightSettings, QueueDelaySettings,
-    Settings, Thresholds,
+    Settings, Thresholds, UpstreamSettings,
 };
+pub use upstream::{UpstreamFailure, UpstreamHealth, UpstreamMeter, UpstreamSignal, Waiting};
 
 /// Something whose use can be measured against its capacity.
 pub trait Signal: Send {
@@ -158,7 +161,7 @@ impl SignalError {
     }
 }
 
-/// The four signals, as `settings` want them. Those that are disabled, or have no capacity, are there
+/// The signals of this machine, as `settings` want them. Those that are disabled, or have no capacity, are there
 /// too, switched off with the reason.
 ///
 /// `in_flight` and `bytes_sent` are what requests and responses count in; `runtime` is the one whose
@@ -178,13 +181,27 @@ pub fn signals(
     ]
 }
 
-/// The thresholds of the four, by their names.
-pub(crate) fn thresholds(settings: &Settings) -> [(&'static str, Thresholds); 4] {
+/// The signal of a server behind, to be joined to the others.
+#[must_use]
+pub fn upstream_signal(settings: &UpstreamSettings, meter: &UpstreamMeter) -> Watched {
+    match settings.capacity {
+        _ if !settings.enabled => Watched::off("upstream", DISABLED),
+        Some(capacity) if !capacity.is_zero() => {
+            let signal = UpstreamSignal::new(meter.clone(), capacity);
+            Watched::new(signal, settings.thresholds())
+        }
+        _ => no_capacity("upstream"),
+    }
+}
+
+/// The thresholds of all, by their names.
+pub(crate) fn thresholds(settings: &Settings) -> [(&'static str, Thresholds); 5] {
     [
         ("cpu", settings.cpu.thresholds()),
         ("bandwidth", settings.bandwidth.thresholds()),
         ("in_flight", settings.in_flight.thresholds()),
         ("queue_delay", settings.queue_delay.thresholds()),
+        ("upstream", settings.upstream.thresholds()),
     ]
 }
 

@@ -32,6 +32,9 @@ pub struct Settings {
     pub in_flight: InFlightSettings,
     /// How late the runtime polls a task that is ready. Off unless `capacity` is given.
     pub queue_delay: QueueDelaySettings,
+    /// How long the upstream's answers take (`primary.upstream`), and what it says of itself. Off unless `capacity` is
+    /// given.
+    pub upstream: UpstreamSettings,
 }
 
 impl Default for Settings {
@@ -44,6 +47,7 @@ impl Default for Settings {
             bandwidth: BandwidthSettings::default(),
             in_flight: InFlightSettings::default(),
             queue_delay: QueueDelaySettings::default(),
+            upstream: UpstreamSettings::default(),
         }
     }
 }
@@ -92,7 +96,7 @@ macro_rules! signal_settings {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[cfg_attr(test, derive(schemars::JsonSchema))]
-        // In place, since all four would be called `Self`.
+        // In place, since all would be called `Self`.
         #[cfg_attr(test, schemars(inline))]
         #[serde(remote = "Self", default, deny_unknown_fields)]
         pub struct $name {
@@ -194,6 +198,19 @@ signal_settings! {
     /// Signal `queue_delay`: how late the runtime polls a ready task. Off unless `capacity` is given.
     QueueDelaySettings {
         /// The delay that is a load of 1.0.
+        #[serde(with = "crate::units::duration::option", skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(test, schemars(with = "Option<crate::units::DurationText>"))]
+        capacity: Option<Duration> = None,
+    }
+}
+
+signal_settings! {
+    /// Signal `upstream`: the time from a request to the first byte of its answer, the upstream's; and while it answers
+    /// with 503, for as long as its `Retry-After` says (a second at least, a minute at most), the part of the answers
+    /// that are one. Off unless `capacity` is given.
+    UpstreamSettings {
+        /// The time to the first byte that is a load of 1.0: several times what it is on a usual day, and less than
+        /// visitors have patience for.
         #[serde(with = "crate::units::duration::option", skip_serializing_if = "Option::is_none")]
         #[cfg_attr(test, schemars(with = "Option<crate::units::DurationText>"))]
         capacity: Option<Duration> = None,

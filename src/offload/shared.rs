@@ -36,7 +36,7 @@ use super::{
 use crate::{
     journal::{Event, Journal},
     level::Level,
-    load::{BytesSent, InFlight, Reading, Thresholds},
+    load::{BytesSent, InFlight, Reading, Thresholds, UpstreamMeter},
     rewrite::{Plan, Private},
     seldom::Seldom,
     servers::{
@@ -72,6 +72,8 @@ pub struct Shared {
     in_flight_alarm: Alarm,
     /// Bytes of our responses. Written by the request path.
     pub bytes_sent: BytesSent,
+    /// The server behind, where there is one. Written by the requests that are passed on.
+    pub upstream: UpstreamMeter,
     /// What the primary is promised to send. Written by the request path.
     promises: Promises,
     /// What it sends while nothing that is decided happens. Written by the request path.
@@ -147,6 +149,7 @@ impl Shared {
             in_flight,
             in_flight_alarm: Alarm::default(),
             bytes_sent,
+            upstream: UpstreamMeter::new(),
             counters: Counters::default(),
             weights: Weights::default(),
             pages: Pages::default(),

@@ -54,7 +54,7 @@ impl Connections {
         self: Arc<Self>,
         io: I,
         peer: SocketAddr,
-        place: Place,
+        place: Arc<Place>,
         stop: Stop,
         service: S,
     ) where
@@ -69,7 +69,7 @@ impl Connections {
         let served = match &self.tls {
             None => {
                 let io = NotedIo::new(io, place.doing.clone());
-                let connection = self.any.serve_connection(io, service);
+                let connection = self.any.serve_connection_with_upgrades(io, service);
                 attend(connection, &place.doing, &self.limits, stop).await
             }
             // In a box: what this takes no connection without TLS should take.
@@ -113,7 +113,7 @@ impl Connections {
             _ => &tls.http1,
         };
         let io = NotedIo::counted(io, place.doing.clone());
-        let connection = builder.serve_connection(io, service);
+        let connection = builder.serve_connection_with_upgrades(io, service);
         attend(connection, &place.doing, &self.limits, stop).await
     }
 }

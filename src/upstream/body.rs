@@ -1,27 +1,37 @@
 //! Bodies on their way, watched for standstill.
 
 use std::{
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
+use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How far a request's body has come. Written by [`Upload`], read by who waits for the answer.
+use super::{
+    expect::Go,
+    failure::{BoxError, Failure},
+    http1::{Aside, Http1},
+    http2::Turn,
+    pool::Pool,
+};
+
+/// How far a request's body has come. Written by [`Outgoing`], read by who waits for the answer.
 #[derive(Debug)]
 pub(super) struct Progress {
     began: Instant,
     /// When something last moved, in milliseconds since the beginning.
     moved: AtomicU64,
     waits_for_client: AtomicBool,
+    is_over: AtomicBool,
 }
 
 impl Progress {
@@ -30,6 +40,7 @@ impl Progress {
             began,
             moved: AtomicU64::new(0),
             waits_for_client: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
         })
     }
 
@@ -43,51 +54,80 @@ impl Progress {
         self.waits_for_client.load(Relaxed)
     }
 
+    /// Has all of it been taken?
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Relaxed)
+    }
+
     fn note(&self, waits_for_client: bool) {
         if !waits_for_client {
-            let millis = self.began.elapsed().as_millis();
-            self.moved
-                .store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
+            self.moved();
         }
         self.waits_for_client.store(waits_for_client, Relaxed);
     }
+
+    /// Something moved just now.
+    pub(super) fn moved(&self) {
+        let millis = self.began.elapsed().as_millis();
+        self.moved
+            .store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
+    }
 }
 
-pin_project! {
-    /// A request's body on its way to the upstream.
-    pub(super) struct Upload<B> {
-        #[pin]
-        inner: B,
+/// A request's body on its way to the upstream.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    /// There is none.
+    Empty,
+    /// As it comes from the client.
+    Streaming {
+        inner: Body,
         progress: Arc<Progress>,
-    }
+        /// It is not asked for before the upstream wants it.
+        go: Option<Arc<Go>>,
+    },
 }
 
-impl<B> Upload<B> {
-    pub(super) fn new(inner: B, progress: Arc<Progress>) -> Self {
-        Self { inner, progress }
-    }
-}
-
-impl<B: Body<Data = Bytes>> Body for Upload<B> {
+impl HttpBody for Outgoing {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = axum::Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        let polled = this.inner.poll_frame(cx);
-        this.progress.note(polled.is_pending());
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Self::Streaming {
+            inner,
+            progress,
+            go,
+        } = &mut *self
+        else {
+            return Poll::Ready(None);
+        };
+        if let Some(waits) = go {
+            ready!(waits.poll(cx));
+            *go = None;
+        }
+        let polled = Pin::new(&mut *inner).poll_frame(cx);
+        progress.note(polled.is_pending());
+        if matches!(polled, Poll::Ready(None)) || inner.is_end_stream() {
+            progress.is_over.store(true, Relaxed);
+        }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match self {
+            Self::Empty => true,
+            Self::Streaming { inner, .. } => inner.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming { inner, .. } => inner.size_hint(),
+        }
     }
 }
 
@@ -96,54 +136,113 @@ impl<B: Body<Data = Bytes>> Body for Upload<B> {
 #[error("the upstream sent nothing for {0:?} in the middle of its answer")]
 pub(super) struct Stalled(Duration);
 
-pin_project! {
-    /// An answer's body on its way to the client. The clock runs only while the upstream is waited for.
-    pub(super) struct Download<B> {
-        #[pin]
-        inner: B,
-        idle: Duration,
-        // Made when it is first needed: most bodies are there before anyone waits.
-        clock: Option<Pin<Box<Sleep>>>,
-        is_waiting: bool,
-    }
+/// What an answer's body comes over.
+pub(super) enum Link {
+    /// A connection that is driven by who takes the body, and kept when it has come as a whole.
+    Own(Box<Http1>, Arc<Pool>),
+    /// One that has a task.
+    Aside(#[expect(dead_code, reason = "held for its end")] Aside),
+    /// One that is shared.
+    Shared(#[expect(dead_code, reason = "held for its end")] Turn),
+    /// It is not needed any more.
+    Done,
 }
 
-impl<B> Download<B> {
-    pub(super) fn new(inner: B, idle: Duration) -> Self {
-        Self {
+/// An answer's body on its way to the client. The clock runs only while the upstream is waited for.
+pub(super) struct Download<B> {
+    inner: B,
+    link: Link,
+    idle: Duration,
+    waits_since: Option<Instant>,
+    // Made when it is first needed: most bodies are there before anyone waits.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+// === impl Download ===
+
+impl<B: HttpBody<Data = Bytes> + Unpin> Download<B> {
+    pub(super) fn new(inner: B, link: Link, idle: Duration) -> Self {
+        let mut download = Self {
             inner,
+            link,
             idle,
+            waits_since: None,
             clock: None,
-            is_waiting: false,
+        };
+        if download.inner.is_end_stream() {
+            download.settle();
+        }
+        download
+    }
+
+    /// All has come: the connection is free for another request, if it is in order.
+    fn settle(&mut self) {
+        if let Link::Own(connection, pool) = std::mem::replace(&mut self.link, Link::Done) {
+            pool.keep(connection);
         }
     }
-}
 
-impl<B> Body for Download<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let this = self.project();
-        if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
-            *this.is_waiting = false;
+    /// What there is of the next frame.
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+    where
+        B::Error: Into<BoxError>,
+    {
+        let Link::Own(connection, _) = &mut self.link else {
+            let polled = Pin::new(&mut self.inner).poll_frame(cx);
+            return polled.map_err(Into::into);
+        };
+        // It comes of what is driven here, and never while this is not looking.
+        let mut unwoken = Context::from_waker(Waker::noop());
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(&mut unwoken) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let idle = *this.idle;
-        let clock = this.clock.get_or_insert_with(|| Box::pin(sleep(idle)));
-        if !std::mem::replace(this.is_waiting, true) {
-            clock.as_mut().reset(Instant::now() + idle);
+        let ended = connection.drive(cx);
+        match Pin::new(&mut self.inner).poll_frame(&mut unwoken) {
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            Poll::Pending => ended.map(|()| Some(Err(Failure::Ended.into()))),
         }
-        ready!(clock.as_mut().poll(cx));
-        *this.is_waiting = false;
-        Poll::Ready(Some(Err(Stalled(idle).into())))
+    }
+
+    /// Ready once the upstream has been waited for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let end = *self.waits_since.get_or_insert_with(Instant::now) + self.idle;
+        if let Link::Own(connection, _) = &mut self.link {
+            return connection.poll_until(end, cx);
+        }
+        let idle = self.idle;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(idle)));
+        if clock.deadline() != end {
+            clock.as_mut().reset(end);
+        }
+        clock.as_mut().poll(cx)
+    }
+}
+
+impl<B> HttpBody for Download<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Poll::Ready(frame) = self.poll_inner(cx) else {
+            ready!(self.poll_stalled(cx));
+            self.link = Link::Done;
+            return Poll::Ready(Some(Err(Stalled(self.idle).into())));
+        };
+        self.waits_since = None;
+        match &frame {
+            Some(Err(_)) => self.link = Link::Done,
+            Some(Ok(_)) if self.inner.is_end_stream() => self.settle(),
+            Some(Ok(_)) => {}
+            None => self.settle(),
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -165,7 +264,7 @@ mod tests {
     /// A body whose parts are sent by the test.
     fn fed() -> (
         mpsc::UnboundedSender<&'static str>,
-        impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin,
+        impl HttpBody<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin,
     ) {
         let (feed, mut parts) = mpsc::unbounded_channel();
         let stream = futures_util::stream::poll_fn(move |cx| {
@@ -179,7 +278,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_keeps_moving_has_all_the_time() {
         let (feed, body) = fed();
-        let mut body = Download::new(body, Duration::from_secs(10));
+        let mut body = Download::new(body, Link::Done, Duration::from_secs(10));
         for _ in 0..5 {
             let (frame, ()) = tokio::join!(body.frame(), async {
                 tokio::time::sleep(Duration::from_secs(9)).await;
@@ -194,7 +293,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stands_still_breaks_off() {
         let (feed, body) = fed();
-        let mut body = Download::new(body, Duration::from_secs(10));
+        let mut body = Download::new(body, Link::Done, Duration::from_secs(10));
         feed.send("part").unwrap();
         assert!(body.frame().await.unwrap().is_ok());
         let before = Instant::now();
@@ -205,7 +304,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_is_not_held_against_the_upstream() {
         let (feed, body) = fed();
-        let mut body = Download::new(body, Duration::from_secs(10));
+        let mut body = Download::new(body, Link::Done, Duration::from_secs(10));
         for _ in 0..3 {
             feed.send("part").unwrap();
             advance(Duration::from_secs(100)).await;
@@ -217,7 +316,11 @@ mod tests {
     async fn an_upload_tells_who_is_waited_for() {
         let (feed, body) = fed();
         let progress = Progress::new(Instant::now());
-        let mut body = Upload::new(body, Arc::clone(&progress));
+        let mut body = Outgoing::Streaming {
+            inner: Body::new(body),
+            progress: Arc::clone(&progress),
+            go: None,
+        };
         let began = progress.last();
         advance(Duration::from_secs(3)).await;
         feed.send("part").unwrap();

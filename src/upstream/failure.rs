@@ -6,6 +6,8 @@ use http::StatusCode;
 
 use crate::front::Rejection;
 
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
 /// Why there is no answer of the upstream's.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -13,42 +15,32 @@ pub(crate) enum Failure {
     Refused(Rejection),
     #[error("there is no way to pass CONNECT on")]
     Method,
-    #[error("no connection: {0}")]
-    Unreachable(#[source] hyper_util::client::legacy::Error),
+    #[error("no connection: {}", in_full(&**.0))]
+    Unreachable(BoxError),
     #[error("no connection in time")]
     ConnectTimeout,
     #[error("no answer in time")]
     AnswerTimeout,
     #[error("the client stopped sending its request")]
     ClientTimeout,
-    #[error("no answer: {0}")]
-    Broken(#[source] hyper_util::client::legacy::Error),
+    #[error("no answer: {}", in_full(.0))]
+    Broken(hyper::Error),
+    #[error("the connection ended before the answer")]
+    Ended,
     #[error("an answer that was not asked for: it wants to change the protocol")]
     Upgraded,
+    #[error("an answer that may end in two places")]
+    Ambiguous,
 }
 
 impl Failure {
-    pub(super) fn from_client(error: hyper_util::client::legacy::Error) -> Self {
-        if !error.is_connect() {
-            return Self::Broken(error);
-        }
-        let is_late = causes(&error).any(|cause| {
-            cause
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
-        });
-        if is_late {
-            Self::ConnectTimeout
-        } else {
-            Self::Unreachable(error)
-        }
-    }
-
     /// Did the connection close after the request was written and before an answer? A kept connection
     /// that the upstream gives up in that moment looks like this.
     pub(super) fn is_closed_unanswered(&self) -> bool {
-        let Self::Broken(error) = self else {
-            return false;
+        let error = match self {
+            Self::Ended => return true,
+            Self::Broken(error) => error,
+            _ => return false,
         };
         causes(error).any(|cause| {
             let closed = cause
@@ -62,6 +54,11 @@ impl Failure {
             });
             closed || reset
         })
+    }
+
+    /// Is it the upstream's fault, and not the client's?
+    pub(super) fn is_the_upstreams(&self) -> bool {
+        self.told().0.is_server_error()
     }
 
     /// The status, and a sentence that names nothing of what is behind.
@@ -80,12 +77,29 @@ impl Failure {
                 StatusCode::GATEWAY_TIMEOUT,
                 "The site took too long to answer. Please try again in a moment.",
             ),
-            Self::Unreachable(_) | Self::Broken(_) | Self::Upgraded => (
+            Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::Ended
+            | Self::Upgraded
+            | Self::Ambiguous => (
                 StatusCode::BAD_GATEWAY,
                 "The site cannot be reached just now. Please try again in a moment.",
             ),
         }
     }
+}
+
+/// An error with its causes: the outer ones tell little.
+fn in_full(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in causes(error) {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            let between = if text.is_empty() { "" } else { ": " };
+            text.extend([between, &cause]);
+        }
+    }
+    text
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

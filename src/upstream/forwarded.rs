@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 
 /// An extension of a request: its peer is a proxy whose word on the client counts. Without it, what the
 /// request says about its way is replaced.
@@ -16,11 +16,8 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Applications believe these, and we do not set them: a client must not either.
-const ALSO_BELIEVED: [HeaderName; 2] = [
-    HeaderName::from_static("forwarded"),
-    HeaderName::from_static("x-real-ip"),
-];
+/// Applications believe these, too: a client must not set them.
+const ALSO_BELIEVED: [HeaderName; 2] = [FORWARDED, HeaderName::from_static("x-real-ip")];
 
 /// What is known of a request's way to us.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +32,8 @@ pub(super) struct Way<'a> {
     pub(super) host: Option<&'a HeaderValue>,
 }
 
-/// Writes `X-Forwarded-For`, `-Proto` and `-Host`.
-pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>) {
+/// Writes `X-Forwarded-For`, `-Proto` and `-Host`; `forwarded`: and `Forwarded`.
+pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>, forwarded: bool) {
     if !way.is_trusted {
         let claimed: Vec<HeaderName> = headers
             .keys()
@@ -47,6 +44,9 @@ pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>) {
             headers.remove(name);
         }
     }
+    if forwarded && let Some(elements) = elements(headers, way) {
+        headers.insert(FORWARDED, elements);
+    }
     if let Some(peer) = way.peer {
         let chain = chain(headers, peer.to_canonical());
         headers.insert(FOR, chain);
@@ -55,6 +55,50 @@ pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>) {
     headers.entry(PROTO).or_insert(proto);
     if let Some(host) = way.host {
         headers.entry(HOST).or_insert_with(|| host.clone());
+    }
+}
+
+/// The hops so far and the last one, as RFC 7239 section 4 writes them. Where whoever is trusted has told them in
+/// `X-Forwarded-For` alone they are taken from there: `Forwarded` must not tell less.
+fn elements(headers: &HeaderMap, way: Way<'_>) -> Option<HeaderValue> {
+    let mut elements: Vec<u8> = Vec::new();
+    let mut next = |element: &[u8]| {
+        if !elements.is_empty() {
+            elements.extend_from_slice(b", ");
+        }
+        elements.extend_from_slice(element);
+    };
+    if headers.contains_key(FORWARDED) {
+        for line in headers.get_all(FORWARDED) {
+            next(line.as_bytes());
+        }
+    } else {
+        let lines = headers.get_all(FOR).iter();
+        let hops = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+        for hop in hops {
+            let address = std::str::from_utf8(hop.trim_ascii()).ok();
+            let address = address.and_then(|hop| hop.parse().ok());
+            next(node(address).as_bytes());
+        }
+    }
+    let mut last = node(way.peer.map(|peer| peer.to_canonical()));
+    if let Some(host) = way.host.and_then(|host| host.to_str().ok()) {
+        last.extend([";host=\"", host, "\""]);
+    }
+    last += if way.is_tls {
+        ";proto=https"
+    } else {
+        ";proto=http"
+    };
+    next(last.as_bytes());
+    HeaderValue::from_bytes(&elements).ok()
+}
+
+fn node(address: Option<IpAddr>) -> String {
+    match address {
+        Some(IpAddr::V4(address)) => format!("for={address}"),
+        Some(IpAddr::V6(address)) => format!("for=\"[{address}]\""),
+        None => "for=unknown".to_owned(),
     }
 }
 
@@ -93,6 +137,7 @@ mod tests {
                 is_tls,
                 host: Some(&host),
             },
+            false,
         );
         let mut told: Vec<String> = headers
             .iter()
@@ -148,6 +193,33 @@ mod tests {
                 "x-forwarded-host: shop.example",
                 "x-forwarded-proto: http"
             ]
+        );
+    }
+
+    #[test]
+    fn forwarded_tells_every_hop_of_those_who_are_believed() {
+        let host = HeaderValue::from_static("shop.example:8443");
+        let told = |lines: &[(&'static str, &'static str)], is_trusted| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, value.parse().unwrap());
+            }
+            let way = Way {
+                peer: "2001:db8::1".parse().ok(),
+                is_trusted,
+                is_tls: true,
+                host: Some(&host),
+            };
+            write_forwarded(&mut headers, way, true);
+            headers["forwarded"].to_str().unwrap().to_owned()
+        };
+        let last = "for=\"[2001:db8::1]\";host=\"shop.example:8443\";proto=https";
+        assert_eq!(told(&CLAIMS, false), last);
+        assert_eq!(told(&CLAIMS, true), format!("for=1.2.3.4, {last}"));
+        let chain = [("x-forwarded-for", "192.0.2.1, 2001:db8::2, x")];
+        assert_eq!(
+            told(&chain, true),
+            format!("for=192.0.2.1, for=\"[2001:db8::2]\", for=unknown, {last}")
         );
     }
 }

@@ -21,10 +21,19 @@ const ONE_HOP: [HeaderName; 8] = [
     PROXY_AUTHORIZATION,
 ];
 
-/// Takes off what was meant for this hop alone. A client that takes trailers may say so to the upstream,
+/// Takes off what of a request was meant for this hop alone. A client that takes trailers may say so to the upstream,
 /// too: `TE: trailers` stays.
+pub(super) fn strip_request(headers: &mut HeaderMap) {
+    let takes_trailers = has_token(headers, &TE, b"trailers");
+    strip_one_hop(headers);
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("TE"));
+    }
+}
+
+/// Takes off what was meant for this hop alone.
 pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
-    let takes_trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         // They say where the message goes and where it ends: no peer may have them taken off.
@@ -33,15 +42,19 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
     for name in named.iter().chain(&ONE_HOP) {
         headers.remove(name);
     }
-    if takes_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("TE"));
-    }
+}
+
+/// Whether `token` is in a list, in any case.
+pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
+    tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
 }
 
 /// The comma-separated tokens of every line of a header, without parameters. Bytes, since one that is
 /// no ASCII must not hide the tokens beside it.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(name)
         .iter()
@@ -114,7 +127,7 @@ mod tests {
     fn trailers_are_still_welcome() {
         for te in ["trailers", "gzip;q=0.5, Trailers"] {
             let mut met = headers(&[("te", te), ("connection", "te")]);
-            strip_one_hop(&mut met);
+            strip_request(&mut met);
             assert_eq!(met, headers(&[("te", "trailers"), ("connection", "TE")]));
         }
     }

@@ -42,11 +42,17 @@
 
 mod body;
 mod connect;
+mod expect;
 mod failure;
 mod forwarded;
 mod headers;
+mod http1;
+mod http2;
+mod pool;
 mod service;
+mod settings;
 mod target;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -54,7 +60,9 @@ pub(crate) use self::{failure::Failure, service::UntilClose, target::Target};
 pub use self::{
     forwarded::{OverTls, TrustedForwarding},
     service::{Upstream, UpstreamFuture},
+    settings::{Host, Http2, ProxySettings},
     target::UpstreamError,
+    upgrade::Held,
 };
 
 /// How long the upstream is waited for.

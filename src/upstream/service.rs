@@ -7,16 +7,16 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{ALLOW, HOST},
-    request::Parts,
-    uri::PathAndQuery,
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{ALLOW, CONTENT_LENGTH, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING},
+    response::Parts as AnswerParts,
+    uri::{Authority, PathAndQuery},
 };
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
@@ -25,21 +25,29 @@ use url::Url;
 
 use super::{
     OverTls, Timeouts, TrustedForwarding, UpstreamError,
-    body::{Download, Progress, Upload},
-    connect::{Pool, pool},
+    body::{Download, Link, Outgoing, Progress},
+    expect::Go,
     failure::Failure,
     forwarded::{Way, write_forwarded},
-    headers::{join_cookies, strip_one_hop},
+    headers::{join_cookies, strip_one_hop, strip_request},
+    http1::{Http1, Unanswered},
+    pool::{Pool, Taken},
+    settings::{Host, ProxySettings},
     target::Target,
+    upgrade::Asking,
 };
-use crate::front::{Rules, authority, check_target, error_answer};
+use crate::{
+    front::{Rules, authority, check_target, error_answer},
+    load::UpstreamMeter,
+};
 
 /// Passes requests on to another server. Cloning is cheap, and clones share the connections.
 #[derive(Clone)]
 pub struct Upstream {
-    pool: Pool,
+    pool: Arc<Pool>,
     target: Arc<Target>,
-    timeouts: Timeouts,
+    settings: ProxySettings,
+    meter: Option<UpstreamMeter>,
 }
 
 /// The answer of an [`Upstream`].
@@ -50,11 +58,12 @@ impl fmt::Debug for Upstream {
         let Self {
             pool: _,
             target,
-            timeouts,
+            settings,
+            meter: _,
         } = self;
         f.debug_struct("Upstream")
             .field("target", target)
-            .field("timeouts", timeouts)
+            .field("settings", settings)
             .finish_non_exhaustive()
     }
 }
@@ -63,18 +72,35 @@ impl fmt::Debug for Upstream {
 
 impl Upstream {
     /// Passes requests on to `url`: http or https, a host, and maybe a path that every request's path is
-    /// put behind. Connects when the first request comes.
+    /// put behind; or `unix:` and the path of a socket. Connects when the first request comes.
     ///
     /// # Errors
     /// `url` is not such a URL, or https has no certificate authorities to trust.
     pub fn new(url: &Url, timeouts: Timeouts) -> Result<Self, UpstreamError> {
+        Self::with(url, ProxySettings::default().with(timeouts))
+    }
+
+    /// The same, as the settings say.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with(url: &Url, settings: ProxySettings) -> Result<Self, UpstreamError> {
         let target = Target::new(url)?;
-        let pool = pool(&target.scheme, timeouts.connect)?;
+        let pool = Pool::new(&target, &settings)?;
         Ok(Self {
             pool,
             target: Arc::new(target),
-            timeouts,
+            settings,
+            meter: None,
         })
+    }
+
+    /// Tells `meter` how long answers take, and when there are none.
+    #[must_use]
+    pub fn measured_by(mut self, meter: UpstreamMeter) -> Self {
+        meter.stands_for(self.target.shown());
+        self.meter = Some(meter);
+        self
     }
 
     /// Where it is.
@@ -84,45 +110,243 @@ impl Upstream {
 
     /// Sends a request whose address and headers are the upstream's already.
     pub(crate) async fn pass_on(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
-        let (parts, body) = request.into_parts();
-        let again = self.repeatable(&parts, &body);
-        let mut answer = self.send(parts, body).await;
-        if let (Err(failure), Some(parts)) = (&answer, again)
-            && failure.is_closed_unanswered()
-        {
-            tracing::debug!(%failure, "request sent again");
-            answer = self.send(parts, Body::empty()).await;
+        self.exchange(request, None).await
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Body>,
+        asking: Option<Asking>,
+    ) -> Result<Response<Body>, Failure> {
+        let begun = Instant::now();
+        let waiting = self.meter.as_ref().map(|meter| meter.begin(begun));
+        let answer = self.exchange_at(begun, request, asking).await;
+        match (waiting, &answer) {
+            (None, _) => {}
+            (Some(waiting), Ok(answer)) => waiting.answered(overloaded(answer)),
+            (Some(waiting), Err(failure)) if failure.is_the_upstreams() => waiting.failed(failure),
+            (Some(_), Err(_)) => {}
         }
-        let (mut parts, body) = answer?.into_parts();
+        answer
+    }
+
+    async fn exchange_at(
+        &self,
+        begun: Instant,
+        request: Request<Body>,
+        asking: Option<Asking>,
+    ) -> Result<Response<Body>, Failure> {
+        let (mut request, upload) = Sending::of(request, begun);
+        // What was written may have been read: twice only where that does no harm.
+        let mut is_safe = upload.is_none() && is_safe(request.method());
+        let mut fresh = false;
+        loop {
+            let taken = if fresh {
+                self.pool.open(asking.is_some()).await?
+            } else {
+                self.pool.take(asking.is_some()).await?
+            };
+            let is_kept = taken.is_kept();
+            let again = (is_safe && is_kept).then(|| copy(&request));
+            let asked = self.ask(taken, request, upload.as_ref(), begun).await;
+            match asked {
+                Ok((answer, way)) => return self.answer(answer, way, upload, asking),
+                Err(Unanswered {
+                    unsent: Some(unsent),
+                    failure,
+                }) if is_kept => {
+                    tracing::debug!(%failure, "request goes out on another connection");
+                    request = *unsent;
+                }
+                Err(Unanswered { failure, .. }) => match again {
+                    Some(again) if failure.is_closed_unanswered() => {
+                        tracing::debug!(%failure, "request sent again");
+                        request = again;
+                        is_safe = false;
+                    }
+                    _ => return Err(failure),
+                },
+            }
+            fresh = true;
+        }
+    }
+
+    /// Sends `request` over `taken`, and waits for the head of the answer.
+    async fn ask(
+        &self,
+        taken: Taken,
+        mut request: Request<Outgoing>,
+        upload: Option<&Sending>,
+        begun: Instant,
+    ) -> Result<(Response<Incoming>, Taken), Unanswered> {
+        let progress = upload.map(|upload| &*upload.progress);
+        let limit = self.settings.first_byte_timeout;
+        match taken {
+            Taken::Http1(mut connection) => {
+                for_http1(&mut request);
+                if let Some(go) = upload.and_then(|upload| upload.go.as_ref()) {
+                    let go = go.clone();
+                    hyper::ext::on_informational(&mut request, move |answer| {
+                        if answer.status() == StatusCode::CONTINUE {
+                            go.wanted();
+                        }
+                    });
+                }
+                let answer = connection.ask(request, progress, begun, limit).await?;
+                Ok((answer, Taken::Http1(connection)))
+            }
+            Taken::Http2(turn) => {
+                self.for_http2(&mut request);
+                if let Some(go) = upload.and_then(|upload| upload.go.as_ref()) {
+                    // Nobody tells of a 100 there.
+                    go.wanted();
+                }
+                let answer = turn.ask(request);
+                let answer = unless_stuck(answer, progress, begun, limit).await??;
+                Ok((answer, Taken::Http2(turn)))
+            }
+        }
+    }
+
+    /// The answer as the client gets it.
+    fn answer(
+        &self,
+        answer: Response<Incoming>,
+        way: Taken,
+        upload: Option<Sending>,
+        asking: Option<Asking>,
+    ) -> Result<Response<Body>, Failure> {
+        let (mut parts, body) = answer.into_parts();
+        let idle = self.settings.idle_timeout;
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Failure::Upgraded);
+            let (Taken::Http1(connection), Some(asking)) = (way, asking) else {
+                return Err(Failure::Upgraded);
+            };
+            let begun = asking.begin(connection, parts.headers, idle);
+            return begun.ok_or(Failure::Upgraded);
         }
+        let link = match way {
+            Taken::Http1(connection) => {
+                if is_ambiguous(&parts) {
+                    return Err(Failure::Ambiguous);
+                }
+                self.link(connection, upload)
+            }
+            Taken::Http2(turn) => Link::Shared(turn),
+        };
         if ends_with_its_connection(&parts) {
             parts.extensions.insert(UntilClose);
         }
         strip_one_hop(&mut parts.headers);
         // The next hop's is the next hop's: an answer in HTTP/1.0 would be passed on as one.
         parts.version = Version::HTTP_11;
-        Ok(Response::from_parts(
-            parts,
-            Body::new(Download::new(body, self.timeouts.idle)),
-        ))
+        let body = Body::new(Download::new(body, link, idle));
+        Ok(Response::from_parts(parts, body))
     }
 
-    /// The request once more, if sending it twice does no harm.
-    fn repeatable(&self, parts: &Parts, body: &Body) -> Option<Parts> {
-        let is_safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        (is_safe && http_body::Body::is_end_stream(body)).then(|| parts.clone())
+    fn link(&self, connection: Box<Http1>, upload: Option<Sending>) -> Link {
+        let own = |connection| Link::Own(connection, self.pool.clone());
+        match upload {
+            None => own(connection),
+            // The body stays where it is: the connection ends with the answer.
+            Some(upload) if upload.go.as_ref().is_some_and(|go| go.answered()) => own(connection),
+            Some(upload) if upload.progress.is_over() => own(connection),
+            Some(_) => Link::Aside(connection.drive_aside()),
+        }
     }
 
-    async fn send(&self, parts: Parts, body: Body) -> Result<Response<Incoming>, Failure> {
-        let progress = Progress::new(Instant::now());
-        let body = Body::new(Upload::new(body, Arc::clone(&progress)));
-        let answer = self.pool.request(Request::from_parts(parts, body));
-        unless_stuck(answer, &progress, self.timeouts.first_byte)
-            .await?
-            .map_err(Failure::from_client)
+    fn for_http2(&self, request: &mut Request<Outgoing>) {
+        let host = request.headers_mut().remove(HOST);
+        let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(self.target.scheme.clone());
+        parts.authority = Some(host.unwrap_or_else(|| self.target.authority.clone()));
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        request.headers_mut().remove(EXPECT);
+        *request.version_mut() = Version::HTTP_2;
     }
+}
+
+/// Whether an answer says that there is too much to do, and for how long.
+fn overloaded(answer: &Response<Body>) -> Option<Option<Duration>> {
+    (answer.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| {
+        let after = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = after.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let date = httpdate::parse_http_date(after).ok()?;
+        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    })
+}
+
+/// HTTP/1.1 sends a path, and the host in a header.
+fn for_http1(request: &mut Request<Outgoing>) {
+    *request.version_mut() = Version::HTTP_11;
+    if request.uri().scheme().is_none() {
+        return;
+    }
+    let parts = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(path) = parts.path_and_query {
+        *request.uri_mut() = Uri::from(path);
+    }
+    if let Some(host) = parts.authority
+        && let Ok(host) = HeaderValue::try_from(host.as_str())
+    {
+        request.headers_mut().entry(HOST).or_insert(host);
+    }
+}
+
+/// A body that is being sent.
+struct Sending {
+    progress: Arc<Progress>,
+    /// The client waits to be told to go on.
+    go: Option<Arc<Go>>,
+}
+
+// === impl Sending ===
+
+impl Sending {
+    /// The request as it is sent; [`None`]: it has no body.
+    fn of(request: Request<Body>, begun: Instant) -> (Request<Outgoing>, Option<Self>) {
+        let (mut parts, body) = request.into_parts();
+        if http_body::Body::is_end_stream(&body) {
+            parts.headers.remove(EXPECT);
+            return (Request::from_parts(parts, Outgoing::Empty), None);
+        }
+        let asks = parts
+            .headers
+            .get(EXPECT)
+            .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let go = asks.then(|| Arc::new(Go::new()));
+        let progress = Progress::new(begun);
+        let body = Outgoing::Streaming {
+            inner: body,
+            progress: progress.clone(),
+            go: go.clone(),
+        };
+        let sending = Self { progress, go };
+        (Request::from_parts(parts, body), Some(sending))
+    }
+}
+
+/// Those that change nothing (RFC 9110 section 9.2.1). PUT and DELETE may be sent twice as well, but the second answer
+/// is another where the first one has arrived: 404 for what was deleted.
+fn is_safe(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
+    )
+}
+
+fn copy(request: &Request<Outgoing>) -> Request<Outgoing> {
+    let mut copy = Request::new(Outgoing::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.version_mut() = request.version();
+    copy
 }
 
 /// An extension of an answer: its body ends where its connection does, so one that was cut looks whole
@@ -130,8 +354,7 @@ impl Upstream {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UntilClose;
 
-fn ends_with_its_connection(parts: &http::response::Parts) -> bool {
-    use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+fn ends_with_its_connection(parts: &AnswerParts) -> bool {
     let has_body = !matches!(
         parts.status,
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
@@ -141,26 +364,47 @@ fn ends_with_its_connection(parts: &http::response::Parts) -> bool {
         && !parts.headers.contains_key(TRANSFER_ENCODING)
 }
 
+/// Two readers might disagree on where it ends, and take the rest for the answer to another's question (RFC 9112
+/// section 6.3).
+fn is_ambiguous(parts: &AnswerParts) -> bool {
+    let headers = &parts.headers;
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_one = lengths.next().is_none_or(|length| {
+        lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit)
+    });
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = codings.next().is_none_or(|coding| {
+        codings.next().is_none()
+            && coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+            && parts.version == Version::HTTP_11
+            && !headers.contains_key(CONTENT_LENGTH)
+    });
+    !is_one || !is_chunked
+}
+
 /// What is waited for, unless nothing moves for `limit` before it comes.
 async fn unless_stuck<F: Future>(
     awaited: F,
-    progress: &Progress,
+    progress: Option<&Progress>,
+    begun: Instant,
     limit: Duration,
 ) -> Result<F::Output, Failure> {
     let mut awaited = pin!(awaited);
-    let mut moved = progress.last();
+    let mut moved = begun;
     loop {
         if let Ok(output) = timeout_at(moved + limit, awaited.as_mut()).await {
             return Ok(output);
         }
-        let last = progress.last();
-        if last > moved {
-            moved = last;
-        } else if progress.waits_for_client() {
-            return Err(Failure::ClientTimeout);
-        } else {
-            return Err(Failure::AnswerTimeout);
-        }
+        moved = moved_since(progress, moved)?;
+    }
+}
+
+/// When something moved, if it was after `moved`; else whose fault it is.
+pub(super) fn moved_since(progress: Option<&Progress>, moved: Instant) -> Result<Instant, Failure> {
+    match progress {
+        Some(progress) if progress.last() > moved => Ok(progress.last()),
+        Some(progress) if progress.waits_for_client() => Err(Failure::ClientTimeout),
+        _ => Err(Failure::AnswerTimeout),
     }
 }
 
@@ -183,10 +427,10 @@ where
             request.method().clone(),
             request.headers().get(http::header::ACCEPT).cloned(),
         );
-        let prepared = prepare(request.map(Body::new), &self.target);
+        let prepared = upstream.prepare(request.map(Body::new));
         Box::pin(async move {
             let answer = match prepared {
-                Ok(request) => upstream.pass_on(request).await,
+                Ok((request, asking)) => upstream.exchange(request, asking).await,
                 Err(failure) => Err(failure),
             };
             Ok(answer.unwrap_or_else(|failure| explain(&failure, &upstream.target, asked)))
@@ -194,37 +438,48 @@ where
     }
 }
 
-/// The request as the upstream gets it.
-fn prepare(request: Request<Body>, target: &Target) -> Result<Request<Body>, Failure> {
-    if request.method() == Method::CONNECT {
-        return Err(Failure::Method);
-    }
-    let path = request
-        .uri()
-        .path_and_query()
-        .map_or("", PathAndQuery::as_str);
-    check_target(path, Rules::Upstream).map_err(Failure::Refused)?;
-    let asked_for = authority(&request).map_err(Failure::Refused)?;
-    let host = asked_for.and_then(|host| HeaderValue::try_from(host).ok());
+impl Upstream {
+    /// The request as the upstream gets it, and to which protocol it wants to change.
+    fn prepare(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<(Request<Body>, Option<Asking>), Failure> {
+        if request.method() == Method::CONNECT {
+            return Err(Failure::Method);
+        }
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("", PathAndQuery::as_str);
+        check_target(path, Rules::Upstream).map_err(Failure::Refused)?;
+        let asked_for = authority(&request).map_err(Failure::Refused)?;
+        let host = asked_for.and_then(|host| HeaderValue::try_from(host).ok());
 
-    let (mut parts, body) = request.into_parts();
-    let uri = target
-        .address(&parts.uri)
-        .ok_or(Failure::Refused(crate::front::Rejection::Form))?;
-    strip_one_hop(&mut parts.headers);
-    join_cookies(parts.version, &mut parts.headers);
-    write_forwarded(&mut parts.headers, way(&parts.extensions, host.as_ref()));
-    let host = match host {
-        Some(host) => host,
-        None => HeaderValue::try_from(target.authority.as_str())
-            .expect("an authority is a header value"),
-    };
-    parts.headers.insert(HOST, host);
-    parts.uri = uri;
-    parts.version = Version::HTTP_11;
-    // They are about this side's connection.
-    parts.extensions = Extensions::new();
-    Ok(Request::from_parts(parts, body))
+        let asking = Asking::of(&mut request);
+        let (mut parts, body) = request.into_parts();
+        let path = self
+            .target
+            .path(&parts.uri)
+            .ok_or(Failure::Refused(crate::front::Rejection::Form))?;
+        strip_request(&mut parts.headers);
+        if let Some(asking) = &asking {
+            asking.write(&mut parts.headers);
+        }
+        join_cookies(parts.version, &mut parts.headers);
+        let way = way(&parts.extensions, host.as_ref());
+        write_forwarded(&mut parts.headers, way, self.settings.forwarded);
+        let host = match (host, self.settings.host) {
+            (Some(host), Host::Client) => host,
+            _ => HeaderValue::try_from(self.target.authority.as_str())
+                .expect("an authority is a header value"),
+        };
+        parts.headers.insert(HOST, host);
+        parts.uri = Uri::from(path);
+        parts.version = Version::HTTP_11;
+        // They are about this side's connection.
+        parts.extensions = Extensions::new();
+        Ok((Request::from_parts(parts, body), asking))
+    }
 }
 
 fn way<'a>(extensions: &Extensions, host: Option<&'a HeaderValue>) -> Way<'a> {
@@ -278,17 +533,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_upload_has_all_the_time_while_it_moves() {
-        let progress = Progress::new(Instant::now());
+        let begun = Instant::now();
+        let progress = Progress::new(begun);
         let sending = async {
             for _ in 0..5 {
                 sleep(LIMIT - Duration::from_secs(1)).await;
-                let part = Upload::new(Full::new(Bytes::from("part")), Arc::clone(&progress));
+                let part = Outgoing::Streaming {
+                    inner: Body::new(Full::new(Bytes::from("part"))),
+                    progress: Arc::clone(&progress),
+                    go: None,
+                };
                 part.collect().await.expect("a full body does not fail");
             }
             "answer"
         };
         assert!(matches!(
-            unless_stuck(sending, &progress, LIMIT).await,
+            unless_stuck(sending, Some(&progress), begun, LIMIT).await,
             Ok("answer")
         ));
     }
@@ -297,7 +557,7 @@ mod tests {
     async fn an_upstream_that_is_silent_is_waited_for_no_longer_than_the_limit() {
         let progress = Progress::new(Instant::now());
         let before = Instant::now();
-        let silent = unless_stuck(pending::<()>(), &progress, LIMIT).await;
+        let silent = unless_stuck(pending::<()>(), Some(&progress), before, LIMIT).await;
         assert!(matches!(silent, Err(Failure::AnswerTimeout)));
         assert!(before.elapsed() >= LIMIT);
     }

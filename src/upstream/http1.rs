@@ -1,0 +1,183 @@
+//! One HTTP/1.1 connection to the upstream.
+//!
+//! It has no task of its own: whoever waits for an answer, or for the next part of one, drives it. So a request and its
+//! answer are read and written by the task that they are for, and nobody is woken in between; what is dropped in the
+//! middle closes it. Only where an answer begins before the request has gone out as a whole it gets a task: the one must
+//! not wait for the other.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{Builder, Connection, SendRequest},
+};
+use tokio::{
+    task::{JoinHandle, coop::unconstrained},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{
+    body::{Outgoing, Progress},
+    connect::Stream,
+    failure::Failure,
+    service::moved_since,
+};
+
+/// What is read of an answer before anybody takes it, at most: the head has to fit.
+const BUFFER: usize = 64 * 1024;
+
+/// A connection that is used by one request at a time.
+pub(super) struct Http1 {
+    sender: SendRequest<Outgoing>,
+    connection: Connection<Stream, Outgoing>,
+    is_closed: bool,
+    /// Set up once for all requests: it is moved only where it runs out.
+    clock: Pin<Box<Sleep>>,
+    /// Since when nobody uses it.
+    pub(super) kept_since: Instant,
+    /// It was used before: the upstream may be about to close it.
+    pub(super) is_kept: bool,
+}
+
+/// Why a request has no answer.
+pub(super) struct Unanswered {
+    pub(super) failure: Failure,
+    /// The request, where nothing of it was written.
+    pub(super) unsent: Option<Box<Request<Outgoing>>>,
+}
+
+// === impl Http1 ===
+
+impl Http1 {
+    pub(super) async fn new(stream: Stream) -> Result<Box<Self>, Failure> {
+        let (sender, connection) = Builder::new()
+            .max_buf_size(BUFFER)
+            .handshake(stream)
+            .await
+            .map_err(Failure::Broken)?;
+        let now = Instant::now();
+        Ok(Box::new(Self {
+            sender,
+            connection,
+            is_closed: false,
+            clock: Box::pin(sleep_until(now + Duration::from_secs(3600))),
+            kept_since: now,
+            is_kept: false,
+        }))
+    }
+
+    /// Whether another request can be sent.
+    pub(super) fn is_ready(&mut self) -> bool {
+        // Nobody waits for it now; and what came unasked has to be seen, whatever this task has done already.
+        let look = poll_fn(|cx| Poll::Ready(self.drive(cx)));
+        let _ = pin!(unconstrained(look)).poll(&mut Context::from_waker(Waker::noop()));
+        !self.is_closed && self.sender.is_ready()
+    }
+
+    /// Reads and writes what can be. Ready: it has ended.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_closed {
+            return Poll::Ready(());
+        }
+        let ended = ready!(self.connection.poll_without_shutdown(cx));
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection to the upstream ended");
+        }
+        self.is_closed = true;
+        Poll::Ready(())
+    }
+
+    /// Ready once it is `end`.
+    pub(super) fn poll_until(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            // It may go off too early, which costs less than to move it for every request.
+            if self.clock.deadline() > end {
+                self.clock.as_mut().reset(end);
+            }
+            ready!(self.clock.as_mut().poll(cx));
+            if Instant::now() >= end {
+                return Poll::Ready(());
+            }
+            self.clock.as_mut().reset(end);
+        }
+    }
+
+    /// Sends `request`, and gives the answer as soon as its head is there. `limit`: how long nothing may move before.
+    pub(super) async fn ask(
+        &mut self,
+        request: Request<Outgoing>,
+        progress: Option<&Progress>,
+        begun: Instant,
+        limit: Duration,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let answer = self.sender.try_send_request(request);
+        // It is made by what is driven here, and never while this is not looking.
+        let mut answer = pin!(unconstrained(answer));
+        let mut moved = begun;
+        let answered = poll_fn(|cx| {
+            let ended = self.drive(cx);
+            let mut unwoken = Context::from_waker(Waker::noop());
+            match answer.as_mut().poll(&mut unwoken) {
+                Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(answer)),
+                Poll::Ready(Err(mut error)) => {
+                    let unsent = error.take_message().map(Box::new);
+                    let failure = Failure::Broken(error.into_error());
+                    return Poll::Ready(Err(Unanswered { failure, unsent }));
+                }
+                Poll::Pending => {}
+            }
+            if ended.is_ready() {
+                return Poll::Ready(Err(Failure::Ended.into()));
+            }
+            loop {
+                ready!(self.poll_until(moved + limit, cx));
+                match moved_since(progress, moved) {
+                    Ok(since) => moved = since,
+                    Err(failure) => return Poll::Ready(Err(failure.into())),
+                }
+            }
+        });
+        answered.await
+    }
+
+    /// The stream below, after the upstream has agreed to another protocol, and what came of that already.
+    pub(super) async fn into_stream(mut self: Box<Self>) -> Option<(Stream, Bytes)> {
+        // It ends with the head of the answer: nothing more of it is HTTP.
+        poll_fn(|cx| self.drive(cx)).await;
+        let parts = self.connection.into_parts();
+        Some((parts.io, parts.read_buf))
+    }
+
+    /// Goes on by itself, for an answer that begins before its request has gone out.
+    pub(super) fn drive_aside(mut self: Box<Self>) -> Aside {
+        Aside(tokio::spawn(async move {
+            poll_fn(|cx| self.drive(cx)).await;
+        }))
+    }
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            unsent: None,
+        }
+    }
+}
+
+/// A connection that has a task; it ends with this.
+#[derive(Debug)]
+pub(super) struct Aside(JoinHandle<()>);
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
