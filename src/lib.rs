@@ -41,6 +41,8 @@
 //! `server` (default) adds what the program `overspill` needs: the folder and upstream services, the admin
 //! listener, the commands. Without it this is the library alone.
 
+#[cfg(feature = "server")]
+pub mod access;
 pub mod admin;
 pub mod app;
 #[cfg(feature = "server")]
@@ -64,6 +66,8 @@ mod seldom;
 pub mod servers;
 #[cfg(feature = "server")]
 pub mod site;
+#[cfg(feature = "server")]
+pub mod trace;
 pub mod units;
 #[cfg(feature = "server")]
 pub mod upstream;

@@ -20,6 +20,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
+    access::{AccessLog, Logged, LoggedBody},
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
     gate::Gate,
@@ -129,7 +130,7 @@ struct FromPeer<S> {
 
 impl<S> Service<Request<Body>> for FromPeer<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<LoggedBody<Body>>, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Dropped;
@@ -160,7 +161,7 @@ pin_project! {
 
 impl<F> Future for FromPeerFuture<F>
 where
-    F: Future<Output = Result<Response<Body>, Infallible>>,
+    F: Future<Output = Result<Response<LoggedBody<Body>>, Infallible>>,
 {
     type Output = Result<Response<Body>, Dropped>;
 
@@ -169,7 +170,7 @@ where
         // Over HTTP/2 the head would go out before the body is asked for.
         match answer.extensions().get::<Dropped>() {
             Some(dropped) => Poll::Ready(Err(*dropped)),
-            None => Poll::Ready(Ok(answer)),
+            None => Poll::Ready(Ok(answer.map(LoggedBody::boxed))),
         }
     }
 }
@@ -189,6 +190,8 @@ pub struct Serving {
     pub drain: Duration,
     /// What clients may hold on to. Default: `primary.limits`.
     pub limits: LimitSettings,
+    /// Where a line of every request goes. Default: nowhere.
+    pub access_log: Option<AccessLog>,
 }
 
 impl Serving {
@@ -217,6 +220,7 @@ impl Serving {
             overspill,
             drain: Duration::from_secs(30),
             limits: settings.primary.limits,
+            access_log: None,
         })
     }
 }
@@ -229,6 +233,10 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let builder = builder(&limits);
     let room = Room::new(&limits, "primary.limits");
     serving.listener.relieved_by(room.clone());
+    let log = serving.access_log;
+    if let Some(log) = &log {
+        serving.listener.seen_by(log.witness());
+    }
     let (stopping, told) = Stop::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -240,12 +248,15 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         let counted = (!serving.listener.exempts(peer)).then(|| peer.ip());
         let Some(place) = room.enter(counted) else {
             serving.overspill.shared().counters.count(Outcome::Dropped);
+            if let Some(log) = &log {
+                log.closed(peer);
+            }
             io.refuse();
             continue;
         };
         let address = peer.ip().to_canonical();
         let service = FromPeer {
-            inner: service.clone(),
+            inner: Logged::new(service.clone(), log.clone(), peer),
             peer,
             trusted: serving
                 .trusted_proxies

@@ -1,6 +1,6 @@
 //! `overspill edge`.
 
-use super::{EdgeArguments, check, serve::asked_to_stop};
+use super::{EdgeArguments, check, log, serve::asked_to_stop};
 use crate::{
     admin::{Admin, AdminSettings, Lifecycle},
     app::ServeError,
@@ -45,6 +45,7 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .map_err(|error| ServeError::Listen { key: "edge.listen", address, error })?;
+        let access_log = log::access(&settings.access_log, None)?;
         let lifecycle = Lifecycle::new();
         if let Some(address) = settings.edge.agent {
             let agents = tokio::net::TcpListener::bind(address)
@@ -80,7 +81,10 @@ pub(super) fn run(arguments: &EdgeArguments) -> Result<(), BoxError> {
                 std::process::exit(1);
             });
         };
-        edge::serve(edge, listener, stop).await;
+        edge::serve(edge, listener, access_log.clone(), stop).await;
+        if let Some(log) = access_log {
+            log.end();
+        }
         answering.end().await;
         tracing::info!("stopped");
         Ok(())

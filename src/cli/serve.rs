@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use axum::serve::Listener;
 
-use super::{ServeArguments, check::checked};
+use super::{ServeArguments, check::checked, log};
 use crate::{
     Settings,
     admin::{Admin, Lifecycle},
@@ -30,7 +30,9 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
     runtime.block_on(async {
         let admin = Admin::bind(&settings.admin)?;
         let overspill = Overspill::start(settings.clone())?;
-        let serving = Serving::new(&settings, inner.clone(), overspill.clone()).await?;
+        let mut serving = Serving::new(&settings, inner.clone(), overspill.clone()).await?;
+        let access_log = log::access(&settings.access_log, Some(overspill.shared().clone()))?;
+        serving.access_log.clone_from(&access_log);
         let lifecycle = Lifecycle::new();
         tracing::info!(admin = %format_args!("http://{}", admin.local_addr()?), "dashboard, status, metrics and overrides");
         let arguments = arguments.clone();
@@ -62,6 +64,9 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), BoxError> {
             });
         };
         app::serve(serving, stop).await;
+        if let Some(log) = access_log {
+            log.end();
+        }
         lifecycle.end();
         answering.end().await;
         tracing::info!("stopped");

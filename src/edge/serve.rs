@@ -16,6 +16,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tower_service::Service;
 
 use super::{Edge, EdgeFuture};
+use crate::access::{AccessLog, Logged};
 use crate::guard::{Acceptor, Answering, Doing, NotedIo, Room, Served, Stop, attend, builder};
 
 /// How long requests under way may take to finish after the stop.
@@ -63,8 +64,14 @@ impl Future for NotedFuture {
     }
 }
 
-/// Serves until `stop` is ready, and then what is under way for half a minute at most.
-pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output = ()>) {
+/// Serves until `stop` is ready, and then what is under way for half a minute at most. `access_log`: where a line of every
+/// request goes.
+pub async fn serve(
+    edge: Edge,
+    listener: TcpListener,
+    access_log: Option<AccessLog>,
+    stop: impl Future<Output = ()>,
+) {
     let limits = *edge.limits();
     let builder = builder(&limits);
     let room = Room::new(&limits, "edge.limits");
@@ -81,14 +88,19 @@ pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output =
         let address = peer.ip().to_canonical();
         let is_own = address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST;
         let Some(place) = room.enter((!is_own).then_some(address)) else {
+            if let Some(log) = &access_log {
+                log.closed(peer);
+            }
             continue;
         };
         // One that is gone already will say so when it is read.
         let _ = io.set_nodelay(true);
-        let service = TowerToHyperService::new(Noted {
+        let service = Noted {
             edge: edge.clone(),
             doing: place.doing.clone(),
-        });
+        };
+        let service = Logged::new(service, access_log.clone(), peer);
+        let service = TowerToHyperService::new(service);
         let io = NotedIo::new(io, place.doing.clone());
         let connection = builder.serve_connection(io, service).into_owned();
         let told = told.clone();
@@ -143,7 +155,7 @@ mod tests {
         let edge = Edge::start(&settings, &load).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(edge, listener, std::future::pending()));
+        tokio::spawn(serve(edge, listener, None, std::future::pending()));
         address
     }
 

@@ -213,6 +213,7 @@ fn prepare(request: Request<Body>, target: &Target) -> Result<Request<Body>, Fai
         .ok_or(Failure::Refused(crate::front::Rejection::Form))?;
     strip_one_hop(&mut parts.headers);
     join_cookies(parts.version, &mut parts.headers);
+    crate::trace::tidy(&mut parts.headers);
     write_forwarded(&mut parts.headers, way(&parts.extensions, host.as_ref()));
     let host = match host {
         Some(host) => host,
