@@ -16,6 +16,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::Request, routing::get as on_get};
+use futures_util::StreamExt;
 use http::{HeaderMap, Response};
 use serde_json::Value;
 use support::{
@@ -265,9 +266,13 @@ async fn an_answer_that_is_given_up_is_told_from_a_whole_one() {
         .route(
             "/breaks",
             on_get(async || {
-                let broken =
-                    futures_util::stream::iter([Ok("some"), Err(std::io::Error::other("no more"))]);
-                Response::new(Body::from_stream(broken))
+                // The head goes out before it breaks.
+                let begins = futures_util::stream::once(async { Ok("some") });
+                let breaks = futures_util::stream::once(async {
+                    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                    Err(std::io::Error::other("no more"))
+                });
+                Response::new(Body::from_stream(begins.chain(breaks)))
             }),
         );
     let upstream = Upstream::start(upstream).await;

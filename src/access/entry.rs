@@ -8,7 +8,11 @@ use std::{
 
 use http::{HeaderMap, HeaderName, Request, Version, header};
 
-use crate::{level::Level, servers::Server, trace::TraceId};
+use crate::{
+    level::Level,
+    servers::Server,
+    trace::{SpanId, TraceId},
+};
 
 /// The status of a connection that is closed without an answer, as nginx writes it.
 pub(super) const CLOSED: u16 = 444;
@@ -44,8 +48,20 @@ pub(super) struct Entry {
     /// The mode is report.
     pub(super) report: bool,
     pub(super) trace: Option<TraceId>,
+    /// Where spans are exported.
+    pub(super) span: Option<Span>,
     /// How many requests the line stands for; 0: it is not to be written.
     pub(super) stands_for: u64,
+}
+
+/// The span of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) trace: TraceId,
+    pub(super) span: SpanId,
+    /// The client's.
+    pub(super) parent: Option<SpanId>,
+    pub(super) is_sampled: bool,
 }
 
 // === impl Entry ===
@@ -69,6 +85,7 @@ impl Entry {
             server: None,
             report: false,
             trace: None,
+            span: None,
             stands_for: 1,
         }
     }

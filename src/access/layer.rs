@@ -8,7 +8,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -112,7 +112,7 @@ impl Open {
             let (outcome, reason) = cache_status(status.map_or(b"", |value| value.as_bytes()));
             (entry.outcome, entry.reason) = (outcome, reason);
         }
-        self.length = response.body().size_hint().exact();
+        self.length = length(response);
         let status = response.status();
         // Nobody asks for their body.
         let is_bodiless = self.is_head
@@ -130,6 +130,13 @@ impl Open {
             self.entry.aborted = false;
         }
     }
+}
+
+/// The bytes of the body. A server that has sent as many as were announced does not ask whether there are more.
+fn length<R: HttpBody>(response: &Response<R>) -> Option<u64> {
+    let announced = || response.headers().get(CONTENT_LENGTH)?.to_str().ok();
+    let exact = response.body().size_hint().exact();
+    exact.or_else(|| announced()?.parse().ok())
 }
 
 /// Of `Overspill; hit; detail=stale` the outcome and its detail, in words that are known.

@@ -15,11 +15,14 @@
 //! | `sample` | which requests get one |
 //! | `layer` | around the service |
 //! | `writer` | the thread, the file, and the file after that |
+//! | `otel` | spans of the same, with the feature `otel` |
 
 mod entry;
 mod escape;
 mod layer;
 mod line;
+#[cfg_attr(not(feature = "otel"), path = "untraced.rs")]
+mod otel;
 mod sample;
 mod settings;
 mod writer;
@@ -41,6 +44,7 @@ use tokio::sync::mpsc::{self, Sender};
 use self::{
     entry::Entry,
     line::Lines,
+    otel::Exporter,
     sample::{Kind, Sampler},
     settings::Target,
     writer::{Sink, Writer},
@@ -78,6 +82,7 @@ struct Inner {
     shared: Option<Arc<Shared>>,
     counts: Arc<LineCounts>,
     writes: bool,
+    exporter: Option<Exporter>,
     reopens: AtomicBool,
     ends: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -103,17 +108,18 @@ impl fmt::Debug for AccessLog {
 // === impl AccessLog ===
 
 impl AccessLog {
-    /// Opens the file and starts to write; nothing where there is nothing to be written. `shared`: of the layer whose
-    /// requests are logged.
+    /// Opens the file and starts to write; nothing where there is nothing to be written, or exported. `shared`: of the layer
+    /// whose requests are logged. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The file can't be opened; no thread.
+    /// The file can't be opened; no thread; a variable of OpenTelemetry is wrong.
     pub fn start(
         settings: &AccessSettings,
         shared: Option<Arc<Shared>>,
     ) -> Result<Option<Self>, Problem> {
         let writes = settings.target() != Target::Nowhere;
-        if !writes {
+        let exporter = Exporter::start()?;
+        if !writes && exporter.is_none() {
             return Ok(None);
         }
         let problem = |error: io::Error| {
@@ -139,6 +145,7 @@ impl AccessLog {
             shared,
             counts,
             writes,
+            exporter,
             reopens: AtomicBool::new(false),
             ends: AtomicBool::new(false),
             thread: Mutex::new(None),
@@ -171,9 +178,12 @@ impl AccessLog {
         while !thread.is_finished() {
             if begun.elapsed() > PATIENCE {
                 tracing::warn!("the access log could not be written to its end");
-                return;
+                break;
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(exporter) = &self.0.exporter {
+            exporter.end();
         }
     }
 
@@ -194,7 +204,16 @@ impl AccessLog {
             None => peer.ip().to_canonical(),
         };
         let mut entry = Entry::of(request, Some(client));
-        entry.trace = TraceParent::of(request.headers()).map(|parent| parent.trace);
+        match &self.0.exporter {
+            Some(exporter) => {
+                let span = exporter.begin(request.headers_mut());
+                (entry.trace, entry.span) = (Some(span.trace), Some(span));
+            }
+            None => {
+                let parent = TraceParent::of(request.headers());
+                entry.trace = parent.map(|parent| parent.trace);
+            }
+        }
         Open {
             log: self.clone(),
             entry,
@@ -236,11 +255,12 @@ impl Inner {
             false => None,
         };
         entry.stands_for = drawn.unwrap_or(0);
-        if drawn.is_none() {
+        if self.writes && drawn.is_none() {
             self.counts.sampled_out.fetch_add(1, Relaxed);
-            return;
         }
-        self.put(kind, entry);
+        if drawn.is_some() || entry.span.is_some_and(|span| span.is_sampled) {
+            self.put(kind, entry);
+        }
     }
 
     fn put(&self, kind: Kind, entry: Entry) {
@@ -250,12 +270,18 @@ impl Inner {
             return;
         }
         self.waiting.fetch_sub(size, Relaxed);
-        self.sampler.lost(kind, stands_for);
-        self.counts.dropped.fetch_add(1, Relaxed);
+        if stands_for > 0 {
+            self.sampler.lost(kind, stands_for);
+            self.counts.dropped.fetch_add(1, Relaxed);
+        }
     }
 
     /// Tells of the entry elsewhere.
-    fn export(&self, _entry: &Entry) {}
+    fn export(&self, entry: &Entry) {
+        if let Some(exporter) = &self.exporter {
+            exporter.export(entry);
+        }
+    }
 }
 
 impl fmt::Debug for Inner {

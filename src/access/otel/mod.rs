@@ -179,12 +179,21 @@ fn attributes(entry: &Entry) -> Vec<KeyValue> {
         ("url.query", query),
         ("network.protocol.version", word(protocol.map(|of| of.1))),
         ("server.address", said(entry.host())),
-        ("client.address", entry.client.map(|client| client.to_string())),
+        (
+            "client.address",
+            entry.client.map(|client| client.to_string()),
+        ),
         ("user_agent.original", said(entry.agent())),
-        ("overspill.level", word(entry.level.map(|level| level.as_str()))),
+        (
+            "overspill.level",
+            word(entry.level.map(|level| level.as_str())),
+        ),
         ("overspill.outcome", word(entry.outcome)),
         ("overspill.reason", word(entry.reason)),
-        ("overspill.server", server.map(|server| server.name().to_owned())),
+        (
+            "overspill.server",
+            server.map(|server| server.name().to_owned()),
+        ),
     ];
     let bytes = i64::try_from(entry.bytes).unwrap_or(i64::MAX);
     let figures = [

@@ -90,14 +90,19 @@ mod tests {
             assert_eq!(sampling.samples(None, trace), of_none, "{name}");
         }
         assert_eq!(Sampling::named("xray", "").unwrap_err().key, NAME);
-        assert_eq!(Sampling::named("traceidratio", "2").unwrap_err().key, ARGUMENT);
+        assert_eq!(
+            Sampling::named("traceidratio", "2").unwrap_err().key,
+            ARGUMENT
+        );
     }
 
     #[test]
     fn a_ratio_is_met() {
         let sampling = Sampling::named("traceidratio", "0.25").unwrap();
         let traces = (0..10_000_u64).map(|n| TraceId(u128::from(mix(n)).to_be_bytes()));
-        let sampled = traces.filter(|trace| sampling.samples(None, *trace)).count();
+        let sampled = traces
+            .filter(|trace| sampling.samples(None, *trace))
+            .count();
         assert!((2300..2700).contains(&sampled), "{sampled}");
     }
 }
