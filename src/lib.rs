@@ -39,7 +39,8 @@
 //! # Features
 //!
 //! `server` (default) adds what the program `overspill` needs: the folder and upstream services, the admin
-//! listener, the commands. Without it this is the library alone.
+//! listener, the commands. Without it this is the library alone. `otel` sends a span of each request to an OpenTelemetry
+//! collector.
 
 #[cfg(feature = "server")]
 pub mod access;
