@@ -41,6 +41,12 @@ pub fn gate(listener: TcpListener, shared: Arc<Shared>) -> GateListener {
     Gate::new(listener, shared).tap_io(|_| {})
 }
 
+/// Who is told of connections that are closed here.
+pub(crate) trait Witness: std::fmt::Debug + Send + Sync {
+    /// One from `peer` is.
+    fn closed(&self, peer: SocketAddr);
+}
+
 /// A listener that closes connections at level `drop`. Where accepting fails (too many open files) it goes on
 /// a moment later.
 #[derive(Debug)]
@@ -48,6 +54,7 @@ pub struct Gate {
     listener: TcpListener,
     shared: Arc<Shared>,
     acceptor: Acceptor,
+    witness: Option<Arc<dyn Witness>>,
     /// Where the first stall period began.
     begun: Instant,
 }
@@ -62,6 +69,7 @@ impl Gate {
             listener,
             shared,
             acceptor: Acceptor::default(),
+            witness: None,
             begun: Instant::now(),
         }
     }
@@ -70,6 +78,12 @@ impl Gate {
     #[cfg(feature = "server")]
     pub(crate) fn relieved_by(&mut self, relief: Arc<dyn crate::guard::Relief>) {
         self.acceptor.relieved_by(relief);
+    }
+
+    /// Tells `witness` of every connection that it closes.
+    #[cfg(feature = "server")]
+    pub(crate) fn seen_by(&mut self, witness: Arc<dyn Witness>) {
+        self.witness = Some(witness);
     }
 
     /// Whether nothing is refused to connections from `peer`: a trusted proxy's, an exempt one's, an offload server's.
@@ -145,6 +159,9 @@ impl Listener for Gate {
                 );
             }
             self.shared.counters.count(Outcome::Dropped);
+            if let Some(witness) = &self.witness {
+                witness.closed(peer);
+            }
             close(&mut io, method);
         }
     }

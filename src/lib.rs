@@ -39,8 +39,11 @@
 //! # Features
 //!
 //! `server` (default) adds what the program `overspill` needs: the folder and upstream services, the admin
-//! listener, the commands. Without it this is the library alone.
+//! listener, the commands. Without it this is the library alone. `otel` sends a span of each request to an OpenTelemetry
+//! collector.
 
+#[cfg(feature = "server")]
+pub mod access;
 pub mod admin;
 pub mod app;
 #[cfg(feature = "server")]
@@ -67,6 +70,8 @@ pub mod servers;
 #[cfg(feature = "server")]
 pub mod site;
 pub mod tls;
+#[cfg(feature = "server")]
+pub mod trace;
 pub mod units;
 #[cfg(feature = "server")]
 pub mod upstream;

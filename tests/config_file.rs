@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use overspill::{
     Settings,
+    access::{AccessSettings, Format},
     admin::AdminSettings,
     config::PrimarySettings,
     edge::{EdgeSettings, EdgeSite},
@@ -123,6 +124,7 @@ fn complete() -> Settings {
     Settings {
         mode: Mode::Report,
         explain_header: true,
+        server_timing: true,
         primary: PrimarySettings {
             listen: ([127, 0, 0, 1], 1).into(),
             site: Some(PathBuf::from("site")),
@@ -286,6 +288,12 @@ fn complete() -> Settings {
                 primary: "http://127.0.0.1:1".into(),
                 token: Some("a".into()),
             }],
+        },
+        access_log: AccessSettings {
+            path: "a.log".into(),
+            format: Format::Json,
+            sample: Ratio::ONE,
+            rate: 1,
         },
         admin: AdminSettings {
             listen: ([127, 0, 0, 1], 2).into(),

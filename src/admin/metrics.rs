@@ -28,9 +28,11 @@ pub fn encode(overspill: &Overspill) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let counters = &overspill.shared().counters;
     let durations = Outcome::ALL.map(|outcome| (outcome.label(), counters.durations(outcome)));
+    let records = overspill.shared().record_counts();
     registry.register_collector(Box::new(State {
         status: overspill.status(),
         durations: durations.into(),
+        lines: records.map_or(Vec::new(), |counts| counts.by_result().into()),
     }));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
@@ -41,11 +43,15 @@ pub fn encode(overspill: &Overspill) -> Result<String, fmt::Error> {
 struct State {
     status: Status,
     durations: Vec<(&'static str, Histogram)>,
+    /// Of the access log, by what became of them.
+    lines: Vec<(&'static str, u64)>,
 }
 
 impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let State { status, durations } = self;
+        let State {
+            status, durations, ..
+        } = self;
         let encoder = &mut encoder;
 
         let mut loads = gauge(
@@ -94,6 +100,7 @@ impl Collector for State {
             took.encode_family(&[("outcome", *outcome)])?
                 .encode_histogram::<NoLabelSet>(histogram.sum, count, &histogram.buckets, None)?;
         }
+        lines(&self.lines, encoder)?;
         classes(status, encoder)?;
         let mut ahead = counter(
             encoder,
@@ -162,6 +169,22 @@ fn process(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
             let figure = i64::try_from(figure).unwrap_or(i64::MAX);
             gauge(encoder, name, help)?.encode_gauge(&figure)?;
         }
+    }
+    Ok(())
+}
+
+/// None where there is no access log.
+fn lines(lines: &[(&'static str, u64)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut counts = counter(
+        encoder,
+        "overspill_access_log_lines",
+        "Lines of the access log by what became of them",
+    )?;
+    for (result, count) in lines {
+        total(&mut counts, &[("result", *result)], *count)?;
     }
     Ok(())
 }

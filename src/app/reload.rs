@@ -101,6 +101,7 @@ pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
     // They are counted by their positions.
     settings.throttle.classes.clone_from(&old.throttle.classes);
     settings.edge.clone_from(&old.edge);
+    settings.access_log.clone_from(&old.access_log);
     settings.admin = old.admin.clone();
     settings
 }

@@ -22,6 +22,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
+    access::{AccessLog, Logged, LoggedBody},
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
     gate::Gate,
@@ -161,7 +162,7 @@ struct FromPeer<S> {
 
 impl<S> Service<Request<Body>> for FromPeer<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<LoggedBody<Body>>, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Dropped;
@@ -201,7 +202,7 @@ pin_project! {
 
 impl<F> Future for FromPeerFuture<F>
 where
-    F: Future<Output = Result<Response<Body>, Infallible>>,
+    F: Future<Output = Result<Response<LoggedBody<Body>>, Infallible>>,
 {
     type Output = Result<Response<Body>, Dropped>;
 
@@ -210,7 +211,7 @@ where
         // Over HTTP/2 the head would go out before the body is asked for.
         match answer.extensions().get::<Dropped>() {
             Some(dropped) => Poll::Ready(Err(*dropped)),
-            None => Poll::Ready(Ok(answer)),
+            None => Poll::Ready(Ok(answer.map(LoggedBody::boxed))),
         }
     }
 }
@@ -234,6 +235,8 @@ pub struct Serving {
     pub tls: Option<Certificates>,
     /// Where requests without TLS are sent to https. Default: `primary.tls.redirect`.
     pub redirect: Option<Gate>,
+    /// Where a line of every request goes. Default: nowhere.
+    pub access_log: Option<AccessLog>,
 }
 
 impl Serving {
@@ -276,6 +279,7 @@ impl Serving {
             overspill,
             drain: settings.primary.limits.drain,
             limits: settings.primary.limits,
+            access_log: None,
         })
     }
 }
@@ -318,6 +322,10 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let connections = Connections::new(limits, serving.tls.as_ref());
     let room = Room::new(&limits, "primary.limits");
     serving.listener.relieved_by(room.clone());
+    let log = serving.access_log;
+    if let Some(log) = &log {
+        serving.listener.seen_by(log.witness());
+    }
     let (stopping, told) = Stop::new();
     let renewing = serving.tls.map(|certificates| {
         let shared = serving.overspill.shared().clone();
@@ -345,12 +353,15 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         let counted = (!serving.listener.exempts(peer)).then(|| peer.ip());
         let Some(place) = room.enter(counted) else {
             serving.overspill.shared().counters.count(Outcome::Dropped);
+            if let Some(log) = &log {
+                log.closed(peer);
+            }
             io.refuse();
             continue;
         };
         let address = peer.ip().to_canonical();
         let service = FromPeer {
-            inner: service.clone(),
+            inner: Logged::new(service.clone(), log.clone(), peer),
             peer,
             trusted: serving
                 .trusted_proxies

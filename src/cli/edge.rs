@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     EdgeArguments, check,
     listen::{listen, listen_without_tls},
+    log,
     serve::{asked_to_stop, leave, restart_when_asked},
 };
 use crate::{
@@ -72,6 +73,7 @@ fn serve(arguments: &EdgeArguments, predecessor: &mut Option<Predecessor>) -> Re
         restarter.hand_on("admin", admin_at, admin.listener())?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let redirect = listen_without_tls(&mut sockets, &restarter, "edge.tls.redirect", tls).await?;
+        let access_log = log::access(&settings.access_log, None)?;
         let lifecycle = Lifecycle::new();
         let mut agent = None;
         if let Some(address) = settings.edge.agent {
@@ -127,8 +129,11 @@ fn serve(arguments: &EdgeArguments, predecessor: &mut Option<Predecessor>) -> Re
                 std::process::exit(1);
             });
         };
-        let listening = edge::Listening { listener, tls: certificates, redirect };
+        let listening = edge::Listening { listener, tls: certificates, redirect, access_log: access_log.clone() };
         edge::serve(edge, listening, stop).await;
+        if let Some(log) = access_log {
+            log.end();
+        }
         if let Some(answering) = answering {
             answering.end().await;
         }

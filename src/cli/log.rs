@@ -1,10 +1,18 @@
-//! The log: to stderr, since stdout is for what a command prints.
+//! The log: to stderr, since stdout is for what a command prints. And the access log.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::Arc,
+};
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
 use super::LogFormat;
+use crate::{
+    access::{AccessLog, AccessSettings},
+    config::ConfigError,
+    offload::Shared,
+};
 
 /// Writes the log from now on: what RUST_LOG says, else from level `usual` on.
 pub(super) fn start(format: LogFormat, usual: LevelFilter) {
@@ -20,3 +28,38 @@ pub(super) fn start(format: LogFormat, usual: LevelFilter) {
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
 }
+
+/// Starts the access log, whose file is opened again at each SIGUSR1.
+///
+/// # Errors
+/// The file can't be opened.
+pub(super) fn access(
+    settings: &AccessSettings,
+    shared: Option<Arc<Shared>>,
+) -> Result<Option<AccessLog>, ConfigError> {
+    let log = AccessLog::start(settings, shared).map_err(|problem| ConfigError {
+        file: None,
+        problems: vec![problem],
+    })?;
+    reopen_when_told(log.clone());
+    Ok(log)
+}
+
+/// Without a log the signal does nothing: else it would end the process.
+#[cfg(unix)]
+fn reopen_when_told(log: Option<AccessLog>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut told) = signal(SignalKind::user_defined1()) else {
+        return;
+    };
+    tokio::spawn(async move {
+        while told.recv().await.is_some() {
+            if let Some(log) = &log {
+                log.reopen();
+            }
+        }
+    });
+}
+
+#[cfg(not(unix))]
+fn reopen_when_told(_log: Option<AccessLog>) {}

@@ -12,6 +12,7 @@ use super::{
     ServeArguments,
     check::checked,
     listen::{listen, listen_without_tls},
+    log,
 };
 use crate::{
     Settings,
@@ -64,7 +65,9 @@ fn serve(
         sockets.close_the_rest();
         let overspill = Overspill::start(settings.clone())?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let serving = Serving::on(listener, redirect, &settings, inner.clone(), overspill.clone())?;
+        let mut serving = Serving::on(listener, redirect, &settings, inner.clone(), overspill.clone())?;
+        let access_log = log::access(&settings.access_log, Some(overspill.shared().clone()))?;
+        serving.access_log.clone_from(&access_log);
         let lifecycle = Lifecycle::new();
         tracing::info!(admin = %format_args!("http://{}", admin.local_addr()?), "dashboard, status, metrics and overrides");
         let arguments = arguments.clone();
@@ -110,6 +113,9 @@ fn serve(
             });
         };
         app::serve(serving, stop).await;
+        if let Some(log) = access_log {
+            log.end();
+        }
         lifecycle.end();
         if let Some(answering) = answering {
             answering.end().await;

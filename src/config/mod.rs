@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 #[cfg(feature = "server")]
-use crate::edge::EdgeSettings;
+use crate::{access::AccessSettings, edge::EdgeSettings};
 use crate::{
     admin::AdminSettings,
     load,
@@ -51,6 +51,10 @@ pub struct Settings {
     /// Whether answers carry in `x-overspill` what was decided, and why. It tells every visitor: for tests, and for
     /// looking into something. Default: false.
     pub explain_header: bool,
+    /// Whether answers carry in `Server-Timing` (W3C Server Timing) what was decided and how long that, the site or
+    /// upstream, and all of it until the head of the answer took, in milliseconds. It tells every visitor. Not on pulls
+    /// by offload servers. Default: false.
+    pub server_timing: bool,
     /// The server that owns the site: what is served, and where.
     pub primary: PrimarySettings,
     /// How load is measured, and from which load on what is done. A signal is a load, used / capacity; the highest level
@@ -73,6 +77,14 @@ pub struct Settings {
     #[doc(hidden)]
     #[serde(skip_serializing)]
     pub edge: serde::de::IgnoredAny,
+    /// A line for every request. `overspill serve` and `overspill edge` write it.
+    #[cfg(feature = "server")]
+    pub access_log: AccessSettings,
+    /// Of no use without the program.
+    #[cfg(not(feature = "server"))]
+    #[doc(hidden)]
+    #[serde(skip_serializing)]
+    pub access_log: serde::de::IgnoredAny,
     /// Where the operator looks: dashboard, status, metrics and overrides.
     pub admin: AdminSettings,
 }
@@ -225,6 +237,8 @@ impl Settings {
         self.primary.proxy.check("primary.proxy", problems);
         #[cfg(feature = "server")]
         self.edge.check(problems);
+        #[cfg(feature = "server")]
+        self.access_log.check("access_log", problems);
         if let Err(found) = self.compile() {
             problems.extend(found);
         }
@@ -238,6 +252,7 @@ impl Settings {
         let parts = Parts {
             mode: self.mode,
             explain_header: self.explain_header,
+            server_timing: self.server_timing,
             hosts: &self.primary.hosts,
             trusted_proxies: &self.primary.trusted_proxies,
             offload: &self.offload,

@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use super::{Edge, EdgeFuture, service::refusal};
 use crate::{
+    access::{AccessLog, Logged},
     guard::{Acceptor, Answering, Doing, Room, Stop, too_much},
     journal::Event,
     tls::{self, Certificates, Connections, Redirect},
@@ -81,15 +82,18 @@ pub struct Listening {
     pub tls: Option<Certificates>,
     /// Where requests without TLS are sent to https.
     pub redirect: Option<TcpListener>,
+    /// Where a line of every request goes.
+    pub access_log: Option<AccessLog>,
 }
 
 impl From<TcpListener> for Listening {
-    /// Without TLS.
+    /// Without TLS, and without an access log.
     fn from(listener: TcpListener) -> Self {
         Self {
             listener,
             tls: None,
             redirect: None,
+            access_log: None,
         }
     }
 }
@@ -104,7 +108,7 @@ fn is_own(peer: SocketAddr) -> bool {
 pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Future<Output = ()>) {
     let listening = listening.into();
     let limits = *edge.limits();
-    let listener = listening.listener;
+    let (listener, access_log) = (listening.listener, listening.access_log);
     let connections = Connections::new(limits, listening.tls.as_ref());
     let room = Room::new(&limits, "edge.limits");
     let mut acceptor = Acceptor::default();
@@ -132,14 +136,19 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
         };
         let address = peer.ip().to_canonical();
         let Some(place) = room.enter((!is_own(peer)).then_some(address)) else {
+            if let Some(log) = &access_log {
+                log.closed(peer);
+            }
             continue;
         };
         // One that is gone already will say so when it is read.
         let _ = io.set_nodelay(true);
-        let service = TowerToHyperService::new(Noted {
+        let service = Noted {
             edge: edge.clone(),
             doing: place.doing.clone(),
-        });
+        };
+        let service = Logged::new(service, access_log.clone(), peer);
+        let service = TowerToHyperService::new(service);
         let serves = connections
             .clone()
             .serve(io, peer, place, told.clone(), service);

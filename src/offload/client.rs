@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::{
     classes::only,
     compiled::{Compiled, Identity},
+    snapshot::Snapshot,
     stay::{hex, mac},
 };
 use crate::servers::{Client, hash};
@@ -38,6 +39,15 @@ pub(super) fn client<'a>(
         address,
         identity,
     }
+}
+
+/// The address alone.
+#[cfg(feature = "server")]
+pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, snapshot: &Snapshot) -> IpAddr {
+    let peer = peer.to_canonical();
+    let trusted = &snapshot.compiled.trusted_proxies;
+    let forwarded = is_trusted(Some(peer), trusted).then(|| forwarded(headers, trusted));
+    forwarded.flatten().unwrap_or(peer)
 }
 
 /// Whether what `peer` says of others is believed.

@@ -35,6 +35,8 @@ pub struct Parts<'a> {
     pub mode: Mode,
     /// `explain_header`.
     pub explain_header: bool,
+    /// `server_timing`.
+    pub server_timing: bool,
     /// `primary.hosts`: the site's own names.
     pub hosts: &'a [String],
     /// `primary.trusted_proxies`: addresses and networks whose word is believed.
@@ -55,6 +57,8 @@ pub struct Compiled {
     pub(super) mode: Mode,
     /// Answers say why they are what they are.
     pub(super) explains: bool,
+    /// Answers say how long they took.
+    pub(super) server_timing: bool,
     pub(super) share: Share,
     pub(super) hold: Duration,
     pub(super) hosts: Arc<OwnHosts>,
@@ -177,6 +181,7 @@ impl Compiled {
         let compiled = Self {
             mode: parts.mode,
             explains: parts.explain_header,
+            server_timing: parts.server_timing,
             share: offload.share,
             hold: offload.hold,
             hosts: Arc::new(own_hosts),

@@ -78,6 +78,32 @@ pub struct Histogram {
 /// Room for the reasons of bail-outs: one of each, and to spare.
 const BAIL_OUTS: usize = 16;
 
+/// Lines of the access log since start. Written by the request path and by whoever writes the log.
+#[derive(Debug, Default)]
+pub struct LineCounts {
+    /// In the log.
+    pub written: AtomicU64,
+    /// Lost, since they came faster than they could be written, or could not be written at all.
+    pub dropped: AtomicU64,
+    /// Not meant to be written: others stand for them.
+    pub sampled_out: AtomicU64,
+}
+
+// === impl LineCounts ===
+
+impl LineCounts {
+    /// Each, with its label in metrics.
+    #[must_use]
+    pub fn by_result(&self) -> [(&'static str, u64); 3] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [
+            ("written", of(&self.written)),
+            ("dropped", of(&self.dropped)),
+            ("sampled_out", of(&self.sampled_out)),
+        ]
+    }
+}
+
 // === impl Counters ===
 
 impl Counters {

@@ -18,6 +18,7 @@ use super::{
     page::{Answer, Gathering, Rewriting},
     reason::Told,
     service::let_stay,
+    timing::Timing,
 };
 use crate::{rewrite::Private, servers::Server};
 
@@ -29,8 +30,9 @@ pin_project! {
         state: State<F, B>,
         // Whoever asked is told that its token is not ours.
         telling: bool,
-        // What the answer says of itself.
+        // What is told of the decision.
         told: Option<Box<Told>>,
+        timing: Option<Box<Timing>>,
     }
 }
 
@@ -225,7 +227,13 @@ impl<F, B> ResponseFuture<F, B> {
         self
     }
 
-    /// The answer says why it is what it is.
+    /// The answer says how long it took.
+    pub(super) fn timed(mut self, timing: Timing) -> Self {
+        self.timing = Some(Box::new(timing));
+        self
+    }
+
+    /// The answer says why it is what it is, or whoever keeps records is told.
     pub(super) fn explaining(mut self, told: Option<Box<Told>>) -> Self {
         self.told = told;
         self
@@ -236,6 +244,7 @@ impl<F, B> ResponseFuture<F, B> {
             state: State::Untouched { inner },
             telling: false,
             told: None,
+            timing: None,
         }
     }
 
@@ -248,6 +257,7 @@ impl<F, B> ResponseFuture<F, B> {
             },
             telling: false,
             told: None,
+            timing: None,
         }
     }
 
@@ -260,6 +270,7 @@ impl<F, B> ResponseFuture<F, B> {
             },
             telling: false,
             told: None,
+            timing: None,
         }
     }
 
@@ -270,7 +281,15 @@ impl<F, B> ResponseFuture<F, B> {
             },
             telling: false,
             told: None,
+            timing: None,
         }
+    }
+}
+
+/// The inner service has answered.
+fn served(timing: &mut Option<Box<Timing>>) {
+    if let Some(timing) = timing {
+        timing.served();
     }
 }
 
@@ -296,6 +315,7 @@ where
                 passing,
             } => {
                 let response = ready!(inner.poll(cx))?;
+                served(this.timing);
                 let passing = std::mem::replace(passing, Passing::Unseen);
                 passing.finish(response, account.take().expect(POLLED_ON))
             }
@@ -305,6 +325,7 @@ where
                 rewriting,
             } => {
                 let response = ready!(inner.poll(cx))?;
+                served(this.timing);
                 let rewriting = rewriting.take().expect(POLLED_ON);
                 match rewriting.answer(response, account.take().expect(POLLED_ON)) {
                     Answer::Whole(response) => response,
@@ -332,11 +353,18 @@ where
                 HeaderValue::from_static("not ours: offload.token and edge.token must be the same"),
             );
         }
-        if let Some(told) = this.told.take()
-            && let Some(outcome) = response.body().outcome()
-            && let Some(value) = told.value(outcome)
-        {
-            response.headers_mut().insert(super::REASON_HEADER, value);
+        if let Some(outcome) = response.body().outcome() {
+            if let Some(timing) = this.timing.take() {
+                timing.tell(outcome, response.headers_mut());
+            }
+            if let Some(told) = this.told.take() {
+                if let Some(value) = told.header(outcome) {
+                    response.headers_mut().insert(super::REASON_HEADER, value);
+                }
+                if let Some(record) = told.record(outcome) {
+                    response.extensions_mut().insert(record);
+                }
+            }
         }
         Poll::Ready(Ok(response))
     }

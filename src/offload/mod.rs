@@ -49,10 +49,13 @@ mod snapshot;
 mod spread;
 mod stay;
 mod streaming;
+mod timing;
 mod weights;
 mod work;
 
 pub(crate) use self::arrivals::ClassCounts;
+#[cfg(feature = "server")]
+pub(crate) use self::client::client_address;
 pub(crate) use self::hot::HotObject;
 #[cfg(feature = "server")]
 pub(crate) use self::riding::sign as sign_report;
@@ -61,14 +64,14 @@ pub use self::{
     compiled::{Compiled, Parts},
     connections::{Connection, Connections, Switch},
     control::{Capacity, Control, Input, Override},
-    counters::{Counters, Histogram, Outcome},
+    counters::{Counters, Histogram, LineCounts, Outcome},
     decide::{Admit, Applicant, ByHash, Decided, Decision, Turning, Verdict, decide},
     explain::{Admission, Considered, Explanation, RuleMatched},
     future::ResponseFuture,
     in_flight::InFlightLimit,
     layer::OffloadLayer,
     promises::Link,
-    reason::Reason,
+    reason::{Reason, Record},
     request::{Kind, OverTls},
     service::{LOAD_HEADER, NAME_HEADER, Offload, REASON_HEADER, SIGNATURE_HEADER, TOKEN_HEADER},
     settings::{

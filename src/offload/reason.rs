@@ -1,6 +1,6 @@
 //! Why something happens with a request, in words.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use http::HeaderValue;
 
@@ -10,6 +10,7 @@ use super::{
     settings::Mode,
     snapshot::Snapshot,
 };
+use crate::{level::Level, servers::Server};
 
 /// Why something happens with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Reason {
     Normal,
     /// Its path or its address is exempt.
     Exempt,
+    /// An offload server pulls it, and shows the token.
+    Pull,
     /// `drop` is held by hand.
     DropHeld,
     /// It belongs to a page that was let in.
@@ -45,6 +48,7 @@ impl Reason {
         match self {
             Self::Normal => "the level is normal",
             Self::Exempt => "its path or its address is exempt",
+            Self::Pull => "an offload server pulls it",
             Self::DropHeld => "drop is held by hand",
             Self::Object => "it is no page and begins nothing",
             Self::OutsideShare => "its place is not below the share",
@@ -58,21 +62,76 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// The reason in one word, for logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Exempt => "exempt",
+            Self::Pull => "pull",
+            Self::DropHeld => "drop_held",
+            Self::Object => "object",
+            Self::OutsideShare => "outside_share",
+            Self::InShare => "in_share",
+            Self::NoRoom => "no_room",
+            Self::RoomSought => "room_sought",
+            Self::TurnedAway => "turned_away",
+            Self::Stays => "stays",
+            Self::LessSecure => "less_secure",
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// What an answer says of itself in `x-overspill`, where `explain_header` is on. Parameters as in RFC 9651:
-/// `served; level=offload; share=0.42; place=0.731; why="its place is not below the share"`.
+/// What was decided about a request: in the extensions of its response, where records are kept
+/// ([`Shared::keep_records`](super::Shared::keep_records)).
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Reason,
+    /// The level at which it was decided.
+    pub level: Level,
+    /// The server that its objects are linked to, or that it was sent to.
+    pub server: Option<Arc<Server>>,
+    /// It only would have become of it: the mode is report.
+    pub report: bool,
+}
+
+/// What is told of a decision when the answer begins.
 #[derive(Debug)]
-pub(super) struct Told(String);
+pub(super) struct Told {
+    /// In `x-overspill`, where `explain_header` is on. Parameters as in RFC 9651:
+    /// `served; level=offload; share=0.42; place=0.731; why="its place is not below the share"`.
+    header: Option<String>,
+    /// To whoever keeps records.
+    record: Option<Record>,
+}
 
 // === impl Told ===
 
 impl Told {
-    pub(super) fn new(decided: Decided, place: Option<f64>, snapshot: &Snapshot) -> Self {
+    pub(super) const fn new() -> Self {
+        Self {
+            header: None,
+            record: None,
+        }
+    }
+
+    /// The answer says it.
+    pub(super) fn explaining(
+        mut self,
+        decided: Decided,
+        place: Option<f64>,
+        snapshot: &Snapshot,
+    ) -> Self {
         use fmt::Write as _;
         let mut text = format!("; level={}", snapshot.level);
         // Writing into a text does not fail.
@@ -83,9 +142,7 @@ impl Told {
                 snapshot.share.get()
             );
         }
-        if let Decision::Offload(server) | Decision::Redirect(server) = decided.decision
-            && let Some(server) = snapshot.compiled.servers.get(server)
-        {
+        if let Some(server) = server(decided, snapshot) {
             let name = server.name().replace(['\\', '"'], "'");
             let _ = write!(text, "; server=\"{name}\"");
         }
@@ -93,14 +150,35 @@ impl Told {
             text.push_str("; report");
         }
         let _ = write!(text, "; why=\"{}\"", decided.reason);
-        Self(text)
+        self.header = Some(text);
+        self
     }
 
-    /// The value, for an answer that this became of: a page that was to be offloaded may have had nothing to move.
-    pub(super) fn value(&self, outcome: Outcome) -> Option<HeaderValue> {
+    /// It is kept.
+    pub(super) fn recorded(mut self, decided: Decided, snapshot: &Snapshot) -> Self {
+        self.record = Some(Record {
+            outcome: Outcome::Served,
+            reason: decided.reason,
+            level: snapshot.level,
+            server: server(decided, snapshot).cloned(),
+            report: snapshot.compiled.mode == Mode::Report,
+        });
+        self
+    }
+
+    /// Another server of the same pool gets it.
+    pub(super) fn sent_to(&mut self, server: Option<&Arc<Server>>) {
+        if let Some(record) = &mut self.record {
+            record.server = server.cloned();
+        }
+    }
+
+    /// The header, for an answer that this became of: a page that was to be offloaded may have had nothing to move.
+    pub(super) fn header(&self, outcome: Outcome) -> Option<HeaderValue> {
         // A name may have letters that a header can't carry.
         let text: String = self
-            .0
+            .header
+            .as_ref()?
             .chars()
             .map(|letter| match letter {
                 ' '..='~' => letter,
@@ -108,5 +186,24 @@ impl Told {
             })
             .collect();
         HeaderValue::try_from(format!("{}{text}", outcome.label())).ok()
+    }
+
+    /// The record, likewise.
+    pub(super) fn record(self, outcome: Outcome) -> Option<Record> {
+        let moved = matches!(outcome, Outcome::Offloaded | Outcome::Redirected);
+        self.record.map(|record| Record {
+            outcome,
+            server: record.server.filter(|_| moved),
+            ..record
+        })
+    }
+}
+
+fn server(decided: Decided, snapshot: &Snapshot) -> Option<&Arc<Server>> {
+    match decided.decision {
+        Decision::Offload(server) | Decision::Redirect(server) => {
+            snapshot.compiled.servers.get(server)
+        }
+        _ => None,
     }
 }

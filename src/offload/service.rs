@@ -35,6 +35,7 @@ use super::{
     snapshot::Snapshot,
     spread::Spread,
     stay,
+    timing::Timing,
 };
 use crate::{
     level::Level,
@@ -97,6 +98,8 @@ where
             return ResponseFuture::untouched(self.inner.call(request));
         }
         let pulls = is_pull(token.as_ref(), &snapshot);
+        // A cache would tell it to everyone.
+        let timing = (snapshot.compiled.server_timing && !pulls).then(Timing::begin);
         if pulls {
             if let Some(riding) = riding {
                 riding.deliver(&snapshot, &self.shared);
@@ -107,7 +110,10 @@ where
                  sent it, set `offload.token` here and `edge.token` there (or its X-Overspill-Token) to the same"
             );
         }
-        let future = self.respond(request, seen, pulls, &snapshot);
+        let mut future = self.respond(request, seen, pulls, &snapshot);
+        if let Some(timing) = timing {
+            future = future.timed(timing.decided());
+        }
         if token.is_some() && !pulls {
             future.telling()
         } else {
@@ -138,14 +144,17 @@ impl<S> Offload<S> {
         if snapshot.compiled.fallback.is_some() && fallback::is_asked_for(&request) {
             let account = account.with(Outcome::Bypassed);
             let response = fallback::response(&request);
-            return ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)));
+            return ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)))
+                .explaining(self.kept(Reason::Exempt, snapshot));
         }
 
         let path = hash::bytes(request.uri().path().as_bytes());
         if pulls {
             let account = account.with(Outcome::Bypassed);
             let passing = Passing::Pull { path };
-            return ResponseFuture::passing(self.inner.call(request), account, passing);
+            // What is told to a cache would be told to everyone.
+            return ResponseFuture::passing(self.inner.call(request), account, passing)
+                .explaining(self.kept(Reason::Pull, snapshot));
         }
         // Whatever was seen to be an object: its size is known.
         if request.method() == Method::GET
@@ -157,7 +166,7 @@ impl<S> Offload<S> {
         if is_bypassed(&request, peer, snapshot) {
             let account = account.with(Outcome::Bypassed);
             return ResponseFuture::passing(self.inner.call(request), account, Passing::Unseen)
-                .explaining(untold(Reason::Exempt, snapshot));
+                .explaining(self.untold(Reason::Exempt, snapshot));
         }
 
         if snapshot.level == Level::Normal {
@@ -171,12 +180,12 @@ impl<S> Offload<S> {
             });
             let passing = Passing::whole(path, request.method()).watched(sighting);
             return ResponseFuture::passing(self.inner.call(request), account, passing)
-                .explaining(untold(Reason::Normal, snapshot));
+                .explaining(self.untold(Reason::Normal, snapshot));
         }
 
         let kind = Kind::of(&request, &snapshot.compiled);
         let mut answer = self.decide(&request, peer, kind, path, snapshot);
-        let told = answer.told.take();
+        let mut told = answer.told.take();
         if snapshot.compiled.mode == Mode::Report {
             prepare_request(request.headers_mut(), None, kind.wants_page);
             let model = match answer.decision {
@@ -208,6 +217,9 @@ impl<S> Offload<S> {
                     Spread::new(snapshot, pool, server, https).place(path, |_| true)
                 };
                 let server = answer.pool.and_then(own).unwrap_or(server);
+                if let Some(told) = &mut told {
+                    told.sent_to(snapshot.compiled.servers.get(server));
+                }
                 self.redirect(&request, server, path, account, snapshot)
             }
             Decision::Serve => {
@@ -228,7 +240,7 @@ impl<S> Offload<S> {
 /// A decision, and the cookie for who is let in by it.
 pub(super) struct Answer {
     decision: Decision,
-    /// The same in words, where answers carry them.
+    /// The same for who is told of it, where somebody is.
     told: Option<Box<Told>>,
     /// The pool of the server in it, where objects are spread.
     pub(super) pool: Option<usize>,
@@ -237,6 +249,38 @@ pub(super) struct Answer {
 }
 
 impl<S> Offload<S> {
+    /// What is told of a decision.
+    fn told(
+        &self,
+        decided: Decided,
+        place: impl FnOnce() -> Option<f64>,
+        snapshot: &Snapshot,
+    ) -> Option<Box<Told>> {
+        let (explains, keeps) = (snapshot.compiled.explains, self.shared.keeps_records());
+        if !explains && !keeps {
+            return None;
+        }
+        let mut told = Told::new();
+        if explains {
+            told = told.explaining(decided, place(), snapshot);
+        }
+        if keeps {
+            told = told.recorded(decided, snapshot);
+        }
+        Some(Box::new(told))
+    }
+
+    /// The same where nothing had to be decided.
+    fn untold(&self, reason: Reason, snapshot: &Snapshot) -> Option<Box<Told>> {
+        self.told(served(reason), || None, snapshot)
+    }
+
+    /// The same where the answer is to say nothing of it.
+    fn kept(&self, reason: Reason, snapshot: &Snapshot) -> Option<Box<Told>> {
+        let told = || Box::new(Told::new().recorded(served(reason), snapshot));
+        self.shared.keeps_records().then(told)
+    }
+
     fn decide<B>(
         &self,
         request: &Request<B>,
@@ -331,10 +375,8 @@ impl<S> Offload<S> {
             let priority = held.map_or(priority, |held| held.min(priority));
             compiled.stay.cookie(client.hash, priority, unix)
         };
-        let told = compiled.explains.then(|| {
-            let decided = Decided { decision, reason };
-            Box::new(Told::new(decided, Some(place_in_share(&client)), snapshot))
-        });
+        let place = || Some(place_in_share(&client));
+        let told = self.told(Decided { decision, reason }, place, snapshot);
         Answer {
             decision,
             told,
@@ -480,14 +522,11 @@ fn is_pull(shown: Option<&HeaderValue>, snapshot: &Snapshot) -> bool {
     })
 }
 
-/// What an answer says of itself where nothing had to be decided.
-fn untold(reason: Reason, snapshot: &Snapshot) -> Option<Box<Told>> {
-    let decided = Decided {
+const fn served(reason: Reason) -> Decided {
+    Decided {
         decision: Decision::Serve,
         reason,
-    };
-    let told = || Box::new(Told::new(decided, None, snapshot));
-    snapshot.compiled.explains.then(told)
+    }
 }
 
 /// Health paths and exempt addresses.

@@ -5,7 +5,7 @@ use std::{
     io,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
@@ -23,7 +23,7 @@ use super::{
     compiled::Compiled,
     connections::Connections,
     control::{Capacity, Control, Input, Override},
-    counters::Counters,
+    counters::{Counters, LineCounts},
     decide::{Admit, Decision, Turning, decide},
     hot::{Hot, HotObject},
     pages::Pages,
@@ -113,6 +113,8 @@ pub struct Shared {
     tasks: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     /// What was decided. Written by the control loop and an operator's hand.
     pub journal: Journal,
+    /// Where records of requests are kept: their counts. Written once, by whoever keeps them.
+    records: OnceLock<Arc<LineCounts>>,
     /// Taken by the control loop, and by an operator's hand; never on the request path.
     control: Mutex<(Control, Vec<Reading>)>,
 }
@@ -165,6 +167,7 @@ impl Shared {
             unknown_server: Seldom::default(),
             tasks: Mutex::new(None),
             journal: Journal::default(),
+            records: OnceLock::new(),
             control: Mutex::new((control, Vec::new())),
         }
     }
@@ -172,6 +175,24 @@ impl Shared {
     /// Keeps `tasks` until this state is dropped.
     pub fn own(&self, tasks: impl Any + Send + Sync) {
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tasks));
+    }
+
+    /// From now on the response to each request has a [`Record`](super::Record) in its extensions. `counts` says what
+    /// becomes of them.
+    pub fn keep_records(&self, counts: Arc<LineCounts>) {
+        // Whoever was first stays.
+        let _ = self.records.set(counts);
+    }
+
+    /// Whether responses have records.
+    pub(super) fn keeps_records(&self) -> bool {
+        self.records.get().is_some()
+    }
+
+    /// What has become of the records, where they are kept.
+    #[must_use]
+    pub fn record_counts(&self) -> Option<&LineCounts> {
+        self.records.get().map(|counts| &**counts)
     }
 
     /// Starts to scan pages before they are needed.

@@ -466,6 +466,7 @@ impl Upstream {
             asking.write(&mut parts.headers);
         }
         join_cookies(parts.version, &mut parts.headers);
+        crate::trace::tidy(&mut parts.headers);
         let way = way(&parts.extensions, host.as_ref());
         write_forwarded(&mut parts.headers, way, self.settings.forwarded);
         let host = match (host, self.settings.host) {

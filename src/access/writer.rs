@@ -1,0 +1,222 @@
+//! The thread that writes: lines come through a queue, and go out many at a time.
+//!
+//! Nobody wakes it: it looks twenty times a second, since to wake a thread costs a request more than all else of its line.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::mpsc::Receiver;
+
+use super::{
+    Inner,
+    entry::Entry,
+    line::Lines,
+    settings::{AccessSettings, Target},
+};
+use crate::seldom::Seldom;
+
+const PAUSE: Duration = Duration::from_millis(50);
+/// What is written at once, in bytes: enough to make the call cheap.
+const BATCH: usize = 64 * 1024;
+/// After so many it is looked whether there is something else to do.
+const ROUND: usize = 1024;
+
+/// Where lines go.
+#[derive(Debug)]
+pub(super) enum Sink {
+    Nowhere,
+    Stderr(io::Stderr),
+    File { file: File, path: PathBuf },
+}
+
+/// Writes what comes through the queue.
+pub(super) struct Writer {
+    pub(super) queue: Receiver<Box<Entry>>,
+    pub(super) inner: Arc<Inner>,
+    pub(super) sink: Sink,
+    pub(super) lines: Lines,
+    /// Lines that are not out yet, and how many.
+    buffer: Vec<u8>,
+    count: u64,
+    /// The last line went out in part.
+    is_torn: bool,
+    said: Seldom,
+}
+
+// === impl Sink ===
+
+impl Sink {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The file can't be opened, or is no file.
+    pub(super) fn open(settings: &AccessSettings) -> io::Result<Self> {
+        Ok(match settings.target() {
+            Target::Nowhere => Self::Nowhere,
+            Target::Stderr => Self::Stderr(io::stderr()),
+            Target::File(path) => Self::File {
+                file: append(path)?,
+                path: path.to_path_buf(),
+            },
+        })
+    }
+
+    /// Writes as much as goes in one call.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Nowhere => Ok(bytes.len()),
+            Self::Stderr(stderr) => stderr.write(bytes),
+            Self::File { file, .. } => file.write(bytes),
+        }
+    }
+}
+
+/// Opens a file, so that several processes can add whole lines to it.
+fn append(path: &Path) -> io::Result<File> {
+    // A pipe without a reader would be waited for.
+    if let Ok(kind) = path.metadata().map(|metadata| metadata.file_type())
+        && !kind.is_file()
+        && !is_device(kind)
+    {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
+    options.open(path)
+}
+
+#[cfg(unix)]
+fn is_device(kind: std::fs::FileType) -> bool {
+    std::os::unix::fs::FileTypeExt::is_char_device(&kind)
+}
+
+#[cfg(not(unix))]
+fn is_device(_kind: std::fs::FileType) -> bool {
+    false
+}
+
+// === impl Writer ===
+
+impl Writer {
+    pub(super) fn new(
+        queue: Receiver<Box<Entry>>,
+        inner: Arc<Inner>,
+        sink: Sink,
+        lines: Lines,
+    ) -> Self {
+        Self {
+            queue,
+            inner,
+            sink,
+            lines,
+            buffer: Vec::new(),
+            count: 0,
+            is_torn: false,
+            said: Seldom::default(),
+        }
+    }
+
+    /// Until it is told to end, and all that came before is written.
+    pub(super) fn run(mut self) {
+        loop {
+            // Asked before: what came before that is then in the queue.
+            let ends = self.inner.ends.load(Relaxed);
+            let taken = self.round();
+            if self.inner.reopens.swap(false, Relaxed) {
+                self.reopen();
+            }
+            if taken == ROUND {
+                continue;
+            }
+            if ends {
+                return;
+            }
+            thread::park_timeout(PAUSE);
+        }
+    }
+
+    /// Writes what has come; gives how much that was.
+    fn round(&mut self) -> usize {
+        let mut taken = 0;
+        while taken < ROUND
+            && let Ok(entry) = self.queue.try_recv()
+        {
+            taken += 1;
+            self.inner.waiting.fetch_sub(entry.size(), Relaxed);
+            self.inner.export(&entry);
+            if entry.stands_for > 0 {
+                self.lines.write(&entry, &mut self.buffer);
+                self.count += 1;
+            }
+            if self.buffer.len() >= BATCH {
+                self.flush();
+            }
+        }
+        self.flush();
+        taken
+    }
+
+    /// Whole lines in one call, where that takes them.
+    fn flush(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        let mut out = std::mem::take(&mut self.buffer);
+        if self.is_torn {
+            out.insert(0, b'\n');
+        }
+        let mut rest = &out[..];
+        while !rest.is_empty() {
+            match self.sink.write(rest) {
+                Ok(0) => break,
+                Ok(taken) => {
+                    self.is_torn = rest[taken - 1] != b'\n';
+                    rest = &rest[taken..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if self.said.is_due() {
+                        tracing::warn!(%error, "can't write the access log; its lines are lost, and counted");
+                    }
+                    break;
+                }
+            }
+        }
+        let lost = rest.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let counts = &self.inner.counts;
+        counts
+            .written
+            .fetch_add(self.count.saturating_sub(lost), Relaxed);
+        counts.dropped.fetch_add(lost, Relaxed);
+        self.count = 0;
+        out.clear();
+        // A crowd's buffer is not kept for ever.
+        out.shrink_to(2 * BATCH);
+        self.buffer = out;
+    }
+
+    /// The file of that name may be another one now.
+    fn reopen(&mut self) {
+        let Sink::File { file, path } = &mut self.sink else {
+            return;
+        };
+        match append(path) {
+            Ok(opened) => {
+                *file = opened;
+                self.is_torn = false;
+                tracing::info!(path = %path.display(), "access log opened again");
+            }
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "can't open the access log again; going on with the old file");
+            }
+        }
+    }
+}
