@@ -22,6 +22,7 @@ use overspill::{
         BudgetSettings, ClientRuleSettings, Criterion, HealthProbe, HealthSettings, Period,
         ReportKind, ReportSettings, ServerSettings, SpreadBy, discovery::DiscoverySettings,
     },
+    site::{CacheControlSettings, SiteSettings},
     units::{BitRate, ByteSize, Price, Ratio},
 };
 use serde_json::Value;
@@ -105,6 +106,16 @@ fn complete() -> Settings {
             hosts: vec!["a.example".into()],
             trusted_proxies: vec!["10.0.0.0/8".into()],
             limits: limits(),
+            files: SiteSettings {
+                memory: ByteSize::new(1),
+                file_size: ByteSize::new(1),
+                compress: false,
+                tidy_urls: true,
+                cache_control: vec![CacheControlSettings {
+                    paths: vec!["/a/**".into()],
+                    value: "max-age=1".into(),
+                }],
+            },
         },
         load: load::Settings {
             interval: Duration::from_secs(1),

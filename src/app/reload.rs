@@ -87,6 +87,7 @@ pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
     primary.site.clone_from(&kept.site);
     primary.upstream.clone_from(&kept.upstream);
     primary.limits = kept.limits;
+    primary.files.clone_from(&kept.files);
     primary.trusted_proxies.clone_from(&kept.trusted_proxies);
     settings.load.interval = old.load.interval;
     settings.load.smoothing = old.load.smoothing;

@@ -217,6 +217,8 @@ impl Settings {
     fn check_into(&self, problems: &mut Vec<Problem>) {
         check::load(&self.load, problems);
         self.primary.limits.check("primary.limits", problems);
+        #[cfg(feature = "server")]
+        self.primary.files.check("primary.files", problems);
         self.admin.check(problems);
         #[cfg(feature = "server")]
         self.edge.check(problems);
