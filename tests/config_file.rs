@@ -26,6 +26,7 @@ use overspill::{
         BudgetSettings, ClientRuleSettings, Criterion, HealthProbe, HealthSettings, Period,
         ReportKind, ReportSettings, ServerSettings, SpreadBy, discovery::DiscoverySettings,
     },
+    site::{CacheControlSettings, SiteSettings},
     tls::{PairSettings, TlsSettings},
     units::{BitRate, ByteSize, Price, Ratio},
     upstream::{Host, Http2, ProxySettings},
@@ -142,6 +143,16 @@ fn complete() -> Settings {
             },
             limits: limits(),
             tls: Some(tls()),
+            files: SiteSettings {
+                memory: ByteSize::new(1),
+                file_size: ByteSize::new(1),
+                compress: false,
+                tidy_urls: true,
+                cache_control: vec![CacheControlSettings {
+                    paths: vec!["/a/**".into()],
+                    value: "max-age=1".into(),
+                }],
+            },
         },
         load: load::Settings {
             interval: Duration::from_secs(1),

@@ -92,6 +92,7 @@ pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
     primary.limits = kept.limits;
     // The files that it names are looked at all the time.
     primary.tls.clone_from(&kept.tls);
+    primary.files.clone_from(&kept.files);
     primary.trusted_proxies.clone_from(&kept.trusted_proxies);
     settings.load.interval = old.load.interval;
     settings.load.smoothing = old.load.smoothing;

@@ -14,6 +14,7 @@ use std::{
 
 use axum::{body::Body, extract::ConnectInfo, serve::Listener};
 use http::{Request, Response};
+use http_body::{Frame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
@@ -31,9 +32,9 @@ use crate::{
     offload::{BoxError, Dropped, Outcome, OverTls},
     problem::Problem,
     servers::{absolute_url, networks},
-    site::{Site, SiteFuture},
+    site::{Site, SiteBody, SiteError, SiteFuture},
     tls::{self, Certificates, Connections, Redirect, TlsSettings},
-    upstream::{Held, TrustedForwarding, Upstream},
+    upstream::{Held, TrustedForwarding, Upstream, UpstreamFuture},
 };
 
 /// The folder that is served when nothing else is named.
@@ -86,9 +87,11 @@ pub fn inner(primary: &PrimarySettings) -> Result<Inner, Vec<Problem>> {
         )),
         (site, None) => {
             let folder = site.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SITE));
-            Site::new(&folder)
-                .map(Inner::Site)
-                .map_err(|error| problem("primary.site", error.to_string()))
+            match Site::with_settings(&folder, &primary.files) {
+                Ok(site) => Ok(Inner::Site(site)),
+                Err(SiteError::Settings(problems)) => Err(problems),
+                Err(error) => Err(problem("primary.site", error.to_string())),
+            }
         }
         (None, Some(url)) => upstream_url(url)
             .and_then(|url| Upstream::with(&url, primary.proxy).map_err(|error| error.to_string()))
@@ -131,19 +134,95 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Body>;
+    type Response = Response<InnerBody>;
     type Error = Infallible;
-    type Future = SiteFuture;
+    type Future = InnerFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // Both are always ready.
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> SiteFuture {
+    fn call(&mut self, request: Request<B>) -> InnerFuture {
+        let answer = match self {
+            Self::Site(site) => Answering::Site {
+                inner: site.call(request),
+            },
+            Self::Upstream(upstream) => Answering::Upstream {
+                inner: upstream.call(request.map(Body::new)),
+            },
+        };
+        InnerFuture { answer }
+    }
+}
+
+pin_project! {
+    /// The answer of an [`Inner`].
+    pub struct InnerFuture {
+        #[pin]
+        answer: Answering,
+    }
+}
+
+pin_project! {
+    #[project = AnsweringProjection]
+    enum Answering {
+        Site { #[pin] inner: SiteFuture },
+        Upstream { #[pin] inner: UpstreamFuture },
+    }
+}
+
+impl Future for InnerFuture {
+    type Output = Result<Response<InnerBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match self.project().answer.project() {
+            AnsweringProjection::Site { inner } => {
+                ready!(inner.poll(cx)).map(|answer| answer.map(InnerBody::Site))
+            }
+            AnsweringProjection::Upstream { inner } => {
+                ready!(inner.poll(cx)).map(|answer| answer.map(InnerBody::Upstream))
+            }
+        })
+    }
+}
+
+/// The body of what [`Inner`] answers.
+#[derive(Debug)]
+pub enum InnerBody {
+    /// A folder's.
+    Site(SiteBody),
+    /// Another server's.
+    Upstream(Body),
+}
+
+impl http_body::Body for InnerBody {
+    type Data = bytes::Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Site(body) => Pin::new(body).poll_frame(cx),
+            Self::Upstream(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
         match self {
-            Self::Site(site) => site.call(request),
-            Self::Upstream(upstream) => upstream.call(request.map(Body::new)),
+            Self::Site(body) => body.is_end_stream(),
+            Self::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Site(body) => body.size_hint(),
+            Self::Upstream(body) => body.size_hint(),
         }
     }
 }

@@ -232,6 +232,8 @@ impl Settings {
         if let Some(tls) = &self.primary.tls {
             tls.check("primary.tls", problems);
         }
+        #[cfg(feature = "server")]
+        self.primary.files.check("primary.files", problems);
         self.admin.check(problems);
         #[cfg(feature = "server")]
         self.primary.proxy.check("primary.proxy", problems);

@@ -4,22 +4,27 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
+#[cfg(feature = "server")]
+use crate::site::SiteSettings;
+#[cfg(all(test, feature = "server"))]
 use crate::units;
 use crate::{guard::LimitSettings, tls::TlsSettings};
 
 /// `[primary]`: the server that owns the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(all(test, feature = "server"), derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PrimarySettings {
     /// Where `overspill serve` listens. The layer does not read it. Default: `127.0.0.1:8080`.
-    #[cfg_attr(test, schemars(with = "units::AddressText"))]
+    #[cfg_attr(all(test, feature = "server"), schemars(with = "units::AddressText"))]
     pub listen: SocketAddr,
     /// The folder that `overspill serve` serves. Give this or `upstream`, not both. Default: `static/site` where no
     /// upstream is given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(test, schemars(with = "Option<units::PathText>"))]
+    #[cfg_attr(
+        all(test, feature = "server"),
+        schemars(with = "Option<units::PathText>")
+    )]
     pub site: Option<PathBuf>,
     /// The HTTP server that `overspill serve` stands in front of, instead of a folder: `http` or `https`, possibly with a
     /// path that goes before every request's; or a UNIX socket, `"unix:/run/app.sock"`, and behind a colon such a path:
@@ -39,13 +44,20 @@ pub struct PrimarySettings {
     #[cfg(not(feature = "server"))]
     #[doc(hidden)]
     #[serde(skip_serializing)]
-    #[cfg_attr(test, schemars(skip))]
     pub proxy: serde::de::IgnoredAny,
     /// What clients of `overspill serve` may hold on to. The layer does not read it.
     pub limits: LimitSettings,
     /// The certificates with which `overspill serve` speaks TLS. The layer does not read it. Default: none, and no TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSettings>,
+    /// How `overspill serve` serves a folder. The layer does not read it.
+    #[cfg(feature = "server")]
+    pub files: SiteSettings,
+    /// Of no use without the program; one file may serve both.
+    #[cfg(not(feature = "server"))]
+    #[doc(hidden)]
+    #[serde(skip_serializing)]
+    pub files: serde::de::IgnoredAny,
 }
 
 impl Default for PrimarySettings {
@@ -59,6 +71,7 @@ impl Default for PrimarySettings {
             proxy: Default::default(),
             limits: LimitSettings::default(),
             tls: None,
+            files: Default::default(),
         }
     }
 }

@@ -111,6 +111,20 @@ impl Coding {
         }
     }
 
+    /// For what is encoded once and sent often.
+    fn small_encoder(self) -> Box<dyn EncodeV2 + Send + Sync> {
+        match self {
+            Self::Gzip => Box::new(GzipEncoder::new(Level::Precise(9).into())),
+            Self::Deflate => Box::new(ZlibEncoder::new(Level::Precise(9).into())),
+            Self::Brotli => {
+                let params = EncoderParams::default().quality(Level::Precise(9));
+                Box::new(BrotliEncoder::new(params))
+            }
+            // Levels above this one take windows that clients need not have (RFC 9659).
+            Self::Zstd => Box::new(ZstdEncoder::new(15)),
+        }
+    }
+
     /// Levels between those that are fast and those that are small: a server that offloads has no time to
     /// spare, and no bytes either. A brotli window of 256 KB keeps a stream's memory below a few megabytes.
     fn encoder(self) -> Box<dyn EncodeV2 + Send + Sync> {
@@ -299,7 +313,26 @@ pub fn decode_all(coding: Coding, body: &Bytes, most: usize) -> Result<Bytes, Co
 /// # Errors
 /// Where the encoder fails.
 pub fn encode_all(coding: Coding, body: &[u8]) -> Result<Bytes, CodingError> {
-    let (mut encoder, mut out) = (Encoder::new(coding), BytesMut::new());
+    encode_by(Encoder::new(coding), body)
+}
+
+/// Encodes a whole body as small as can be in reasonable time: some ten times that of [`encode_all`].
+///
+/// # Errors
+/// Where the encoder fails.
+pub fn encode_small(coding: Coding, body: &[u8]) -> Result<Bytes, CodingError> {
+    let inner = coding.small_encoder();
+    encode_by(
+        Encoder {
+            inner,
+            dirty: false,
+        },
+        body,
+    )
+}
+
+fn encode_by(mut encoder: Encoder, body: &[u8]) -> Result<Bytes, CodingError> {
+    let mut out = BytesMut::new();
     encoder.encode(body, &mut out)?;
     encoder.finish(&mut out)?;
     Ok(out.freeze())

@@ -1,81 +1,120 @@
-//! Opening files below a folder, and nowhere else.
+//! Files below a folder, and nowhere else. All of it waits for the disk, so it belongs on a blocking thread.
 //!
 //! A path is resolved, symbolic links included, and looked at before it is opened: it has to end below
-//! the folder, at a regular file (a pipe would be waited for, a device is no page). All of it happens on
-//! the runtime's blocking threads, in one go per question.
+//! the folder, at a regular file (a pipe would be waited for, a device is no page).
 
 use std::{
-    fs::Metadata,
-    io::{self, ErrorKind, SeekFrom},
+    fs::{File, Metadata},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeek, ReadBuf, Take};
-use tower_http::services::fs::{Backend, File};
+use bytes::Bytes;
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
-
-/// The files below one folder.
-#[derive(Debug, Clone)]
-pub(super) struct Files {
-    /// Absolute and without symbolic links.
-    root: Arc<Path>,
+/// What tells a file from what was there before: its length, its times and its place on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) length: u64,
+    pub(super) modified: SystemTime,
+    /// Of the content or of the name: tools that set the time of a copy to that of the original can't set it.
+    changed: (i64, i64),
+    /// Device and number.
+    pub(super) place: (u64, u64),
 }
 
-impl Files {
-    /// `root` is canonical.
-    pub(super) fn new(root: Arc<Path>) -> Self {
-        Self { root }
-    }
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) stamp: Stamp,
+    /// Taken before anything else was looked at.
+    pub(super) at: SystemTime,
 }
 
-impl Backend for Files {
-    type File = SiteFile;
-    type Metadata = Metadata;
-    type OpenFuture = BoxFuture<SiteFile>;
-    type MetadataFuture = BoxFuture<Metadata>;
+// === impl Stamp ===
 
-    fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        let root = Arc::clone(&self.root);
-        blocking(move || {
-            let (path, _) = resolve(&root, &path)?;
-            let file = std::fs::File::open(path)?;
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
-                return Err(ErrorKind::NotFound.into());
-            }
-            let file = tokio::fs::File::from_std(file).take(metadata.len());
-            Ok(SiteFile { file, metadata })
-        })
-    }
-
-    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        let root = Arc::clone(&self.root);
-        blocking(move || {
-            let (_, metadata) = resolve(&root, &path)?;
-            // A folder may have a folder called index.html; it is no index.
-            let is_index = path.file_name().is_some_and(|name| name == "index.html");
-            if metadata.is_dir() && is_index {
-                Err(ErrorKind::NotFound.into())
-            } else {
-                Ok(metadata)
-            }
-        })
-    }
-}
-
-fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> BoxFuture<T> {
-    Box::pin(async move {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result.map_err(not_there),
-            Err(stopped) => Err(io::Error::other(stopped)),
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        let (changed, place) = {
+            use std::os::unix::fs::MetadataExt;
+            let changed = (metadata.ctime(), metadata.ctime_nsec());
+            (changed, (metadata.dev(), metadata.ino()))
+        };
+        #[cfg(not(unix))]
+        let (changed, place) = ((0, 0), (0, 0));
+        Self {
+            length: metadata.len(),
+            modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            changed,
+            place,
         }
-    })
+    }
+
+    /// Of what is at `path` now, be it where it may.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        path.metadata().ok().as_ref().map(Self::of)
+    }
+
+    /// Whether the file was changed so shortly before `now` that another change could leave the same stamp: file systems
+    /// count times in steps, of up to two seconds.
+    pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
+        const STEP: Duration = Duration::from_secs(2);
+        match now.duration_since(self.modified) {
+            Ok(age) => age < STEP,
+            Err(ahead) => ahead.duration() < STEP,
+        }
+    }
+}
+
+// === impl Opened ===
+
+impl Opened {
+    /// Opens a file below `root`.
+    pub(super) fn open(root: &Path, path: &Path) -> io::Result<Self> {
+        let at = SystemTime::now();
+        let (path, _) = resolve(root, path)?;
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let stamp = Stamp::of(&metadata);
+        Ok(Self { file, stamp, at })
+    }
+
+    /// All of the file, as it was at one moment. [`None`]: it was changed meanwhile, or is longer than `most`.
+    pub(super) fn read(&mut self, most: u64) -> io::Result<Option<Bytes>> {
+        self.let_settle()?;
+        if self.stamp.length > most {
+            return Ok(None);
+        }
+        let length = usize::try_from(self.stamp.length).unwrap_or(usize::MAX);
+        let mut content = Vec::new();
+        content
+            .try_reserve_exact(length)
+            .map_err(|_| ErrorKind::OutOfMemory)?;
+        // One more, to see that there is none.
+        (&self.file)
+            .take(self.stamp.length.saturating_add(1))
+            .read_to_end(&mut content)?;
+        let after = Stamp::of(&self.file.metadata()?);
+        let is_whole = content.len() == length && after == self.stamp;
+        Ok(is_whole.then(|| Bytes::from(content.into_boxed_slice())))
+    }
+
+    /// Whoever writes a file may be at it just now, and within a tick of the kernel's clock its times don't tell.
+    fn let_settle(&mut self) -> io::Result<()> {
+        const TICK: Duration = Duration::from_millis(20);
+        let age = self.at.duration_since(self.stamp.modified);
+        if let Some(left) = age.ok().and_then(|age| TICK.checked_sub(age)) {
+            std::thread::sleep(left);
+            self.at = SystemTime::now();
+            self.stamp = Stamp::of(&self.file.metadata()?);
+        }
+        Ok(())
+    }
 }
 
 /// Where `path` really is, if that is a file or a folder below `root`.
@@ -92,63 +131,25 @@ pub(super) fn resolve(root: &Path, path: &Path) -> io::Result<(PathBuf, Metadata
     }
 }
 
-/// A name that cannot be, or may not be read, is as good as not there.
-fn not_there(error: io::Error) -> io::Error {
-    match error.kind() {
-        ErrorKind::InvalidFilename
-        | ErrorKind::InvalidInput
-        | ErrorKind::NotADirectory
-        | ErrorKind::PermissionDenied => ErrorKind::NotFound.into(),
-        // Linux's ELOOP, which has no stable kind: a link to itself is a link to nothing.
-        _ if error.raw_os_error() == Some(40) => ErrorKind::NotFound.into(),
-        _ => error,
-    }
+/// Whether there is nothing: a name that cannot be, or may not be read, is as good as not there.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::InvalidFilename
+            | ErrorKind::InvalidInput
+            | ErrorKind::NotADirectory
+            | ErrorKind::PermissionDenied
+    )
+    // Linux's ELOOP, which has no stable kind: a link to itself is a link to nothing.
+    || error.raw_os_error() == Some(40)
 }
 
-/// An open file that is as long as it was when it was opened: what grows is cut there, and what shrinks
-/// is an error, since the length is promised before the first byte.
-#[derive(Debug)]
-pub(super) struct SiteFile {
-    file: Take<tokio::fs::File>,
-    metadata: Metadata,
-}
-
-impl AsyncRead for SiteFile {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.file).poll_read(cx, buf))?;
-        let is_end = buf.filled().len() == before && buf.remaining() > 0;
-        if is_end && self.file.limit() > 0 {
-            return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncSeek for SiteFile {
-    fn start_seek(mut self: Pin<&mut Self>, position: SeekFrom) -> io::Result<()> {
-        let SeekFrom::Start(start) = position else {
-            return Err(ErrorKind::Unsupported.into());
-        };
-        let left = self.metadata.len().saturating_sub(start);
-        self.file.set_limit(left);
-        Pin::new(self.file.get_mut()).start_seek(position)
-    }
-
-    fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Pin::new(self.file.get_mut()).poll_complete(cx)
-    }
-}
-
-impl File for SiteFile {
-    type Metadata = Metadata;
-    type MetadataFuture<'a> = std::future::Ready<io::Result<Metadata>>;
-
-    fn metadata(&self) -> Self::MetadataFuture<'_> {
-        std::future::ready(Ok(self.metadata.clone()))
-    }
+/// Reads from a place in a file that others read as well.
+pub(super) fn read_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
+    #[cfg(unix)]
+    let read = std::os::unix::fs::FileExt::read_at(file, into, at);
+    #[cfg(windows)]
+    let read = std::os::windows::fs::FileExt::seek_read(file, into, at);
+    read
 }

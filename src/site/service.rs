@@ -1,7 +1,10 @@
 //! The service.
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
+    fmt,
+    future::Future,
     io,
     path::{Path, PathBuf},
     pin::Pin,
@@ -9,25 +12,27 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::body::Body;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{
-        ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-        IF_RANGE, LAST_MODIFIED, LOCATION, RANGE,
-    },
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{ALLOW, CONTENT_LENGTH, LOCATION},
     request::Parts,
     uri::PathAndQuery,
 };
-use tower_http::services::fs::{DefaultServeDirFallback, ServeDir};
+use percent_encoding::percent_decode_str;
 use tower_service::Service;
 
 use super::{
-    conditions::{Ranged, is_current, ranged},
-    files::Files,
+    answer::Asker,
+    body::SiteBody,
+    entry::Entry,
     objects::Objects,
+    settings::SiteSettings,
+    store::{Failed, Found, Store},
 };
-use crate::front::{Rules, check_target, error_answer};
+use crate::{
+    front::{MAX_TARGET, Rejection, Rules, check_target},
+    problem::Problem,
+};
 
 /// Why a folder cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +53,27 @@ pub enum SiteError {
         /// The path as it was given.
         PathBuf,
     ),
+    /// The settings are wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Settings(
+        /// At least one.
+        Vec<Problem>,
+    ),
 }
 
-/// Serves the files below a folder. Cloning is cheap.
+/// Serves the files below a folder. Cloning is cheap, and clones share what is kept.
 #[derive(Debug, Clone)]
 pub struct Site {
-    files: ServeDir<DefaultServeDirFallback, Files>,
+    store: Arc<Store>,
 }
 
-/// The answer of a [`Site`].
-pub type SiteFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+/// The answer of a [`Site`]: at once where the file is at hand.
+pub struct SiteFuture(State);
+
+enum State {
+    Ready(Option<Response<SiteBody>>),
+    Waiting(Pin<Box<dyn Future<Output = Response<SiteBody>> + Send>>),
+}
 
 // === impl Site ===
 
@@ -67,6 +83,14 @@ impl Site {
     /// # Errors
     /// `root` is no folder that can be read.
     pub fn new(root: &Path) -> Result<Self, SiteError> {
+        Self::with_settings(root, &SiteSettings::default())
+    }
+
+    /// The same by settings other than the defaults.
+    ///
+    /// # Errors
+    /// `root` is no folder that can be read, or the settings are wrong.
+    pub fn with_settings(root: &Path, settings: &SiteSettings) -> Result<Self, SiteError> {
         let unreadable = |error| SiteError::Unreadable {
             path: root.to_owned(),
             error,
@@ -76,10 +100,13 @@ impl Site {
             return Err(SiteError::NotAFolder(root.to_owned()));
         }
         canonical.read_dir().map_err(unreadable)?;
-        let canonical: Arc<Path> = canonical.into();
-        let files = ServeDir::with_backend(&canonical, Files::new(Arc::clone(&canonical)))
-            .ignore_multi_range_requests(true);
-        Ok(Self { files })
+        let mut problems = Vec::new();
+        let store = Arc::new(Store::new(canonical, settings, &mut problems));
+        if problems.is_empty() {
+            Ok(Self { store })
+        } else {
+            Err(SiteError::Settings(problems))
+        }
     }
 
     /// The files below `root` that would be served, at most `limit`: each one's path as a visitor asks
@@ -90,17 +117,37 @@ impl Site {
         Objects::new(root, limit)
     }
 
-    async fn answer(mut self, request: Parts) -> Response<Body> {
-        let Parts {
-            method,
-            uri,
-            headers,
-            ..
-        } = &request;
-        let error = |status, sentence| error_answer(status, sentence, method, headers);
+    /// The answer that takes no look at the disk.
+    fn at_once(&self, asker: Asker<'_>, uri: &Uri) -> Option<Response<SiteBody>> {
+        if *asker.method != Method::GET && *asker.method != Method::HEAD {
+            return None;
+        }
+        let path = uri.path().as_bytes();
+        // What is kept was found at a path that was checked. Where this one is the same, letter by letter, it is, too.
+        let is_plain = !path.contains(&b'%')
+            && uri
+                .path_and_query()
+                .is_some_and(|target| target.as_str().len() <= MAX_TARGET);
+        let entry = if is_plain {
+            self.store.at_hand(path.strip_prefix(b"/")?)?
+        } else {
+            self.store.at_hand(&checked(uri).ok()?)?
+        };
+        Some(self.file(asker, &entry))
+    }
 
-        if method != Method::GET && method != Method::HEAD {
-            let mut answer = error(
+    fn file(&self, asker: Asker<'_>, entry: &Arc<Entry>) -> Response<SiteBody> {
+        let (variant, missing) = entry.variant(asker.headers);
+        if let Some(place) = missing {
+            self.store.wants(entry, place);
+        }
+        asker.answer(entry, variant)
+    }
+
+    async fn answer(self, request: Parts) -> Response<SiteBody> {
+        let asker = Asker::of_parts(&request);
+        if request.method != Method::GET && request.method != Method::HEAD {
+            let mut answer = asker.error(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "This address can be read, and nothing else.",
             );
@@ -109,95 +156,38 @@ impl Site {
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
-        let found = match check_target(target, Rules::Folder) {
-            Ok(()) => self.find(method, uri.path(), headers).await,
-            Err(rejection) if rejection.status() == StatusCode::NOT_FOUND => Ok(None),
-            Err(rejection) => return error(rejection.status(), rejection.sentence()),
+        let found = match checked(&request.uri) {
+            Ok(path) => self.store.find(&path).await,
+            Err(Rejection::Hidden) => Ok(Found::Missing),
+            Err(rejection) => return asker.error(rejection.status(), rejection.sentence()),
         };
         match found {
-            Ok(Some(found)) => finish(found, uri, &error),
-            Ok(None) => match self.not_found_page(method).await {
-                Some(page) => page,
-                None => error(StatusCode::NOT_FOUND, "There is nothing at this address."),
+            Ok(Found::File(entry)) => self.file(asker, &entry),
+            Ok(Found::Folder) => to_folder(&request.uri),
+            Ok(Found::Missing) => self.missing(asker).await,
+            Err(failed) => unread(asker, &request.uri, &failed),
+        }
+    }
+
+    /// The folder's own `404.html`, else a few words.
+    async fn missing(&self, asker: Asker<'_>) -> Response<SiteBody> {
+        const PAGE: &[u8] = b"404.html";
+        let entry = match self.store.at_hand(PAGE) {
+            Some(entry) => Some(entry),
+            None => match self.store.find(PAGE).await {
+                Ok(Found::File(entry)) => Some(entry),
+                _ => None,
             },
-            Err(failed) => {
-                tracing::warn!(path = uri.path(), error = %failed, "file not read");
-                error(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "The server could not read what is at this address.",
-                )
-            }
-        }
-    }
-
-    /// What is at `path`, by the conditions and the range that `headers` ask for.
-    async fn find(
-        &mut self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> io::Result<Option<Response<Body>>> {
-        let mut headers = headers.clone();
-        let keep = match ranged(method, &headers) {
-            Ranged::Whole => false,
-            Ranged::Part => true,
-            Ranged::PartOf(validator) => self
-                .fetch(&Method::HEAD, path, HeaderMap::new())
-                .await?
-                .is_some_and(|file| is_current(&validator, file.headers())),
         };
-        headers.remove(IF_RANGE);
-        if !keep {
-            headers.remove(RANGE);
+        match entry {
+            Some(entry) => asker.not_found(entry.variant(asker.headers).0),
+            None => asker.error(StatusCode::NOT_FOUND, "There is nothing at this address."),
         }
-        self.fetch(method, path, headers).await
-    }
-
-    async fn fetch(
-        &mut self,
-        method: &Method,
-        path: &str,
-        headers: HeaderMap,
-    ) -> io::Result<Option<Response<Body>>> {
-        // The path alone: the query means nothing to a file.
-        let Ok(uri) = path.parse::<Uri>() else {
-            return Ok(None);
-        };
-        let mut request = Request::new(());
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        match self.files.try_call(request).await {
-            Ok(response) if response.status() == StatusCode::NOT_FOUND => Ok(None),
-            Ok(response) => Ok(Some(response.map(Body::new))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The folder's own `404.html`.
-    async fn not_found_page(&mut self, method: &Method) -> Option<Response<Body>> {
-        let found = self
-            .fetch(method, "/404.html", HeaderMap::new())
-            .await
-            .ok()
-            .flatten()?;
-        let mut page = Some(found).filter(|page| page.status() == StatusCode::OK)?;
-        *page.status_mut() = StatusCode::NOT_FOUND;
-        let headers = page.headers_mut();
-        // They describe the page, not what was asked for.
-        for name in [ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
-            headers.remove(name);
-        }
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        name_charset(headers);
-        Some(page)
     }
 }
 
 impl<B: Send + 'static> Service<Request<B>> for Site {
-    type Response = Response<Body>;
+    type Response = Response<SiteBody>;
     type Error = Infallible;
     type Future = SiteFuture;
 
@@ -206,65 +196,67 @@ impl<B: Send + 'static> Service<Request<B>> for Site {
     }
 
     fn call(&mut self, request: Request<B>) -> SiteFuture {
+        if let Some(answer) = self.at_once(Asker::of(&request), request.uri()) {
+            return SiteFuture(State::Ready(Some(answer)));
+        }
         let (request, _) = request.into_parts();
         let site = self.clone();
-        Box::pin(async move { Ok(site.answer(request).await) })
+        SiteFuture(State::Waiting(Box::pin(site.answer(request))))
     }
 }
 
-/// Completes what was found in the folder.
-fn finish(
-    mut found: Response<Body>,
-    uri: &Uri,
-    error: &impl Fn(StatusCode, &'static str) -> Response<Body>,
-) -> Response<Body> {
-    let sentence = match found.status() {
-        StatusCode::TEMPORARY_REDIRECT => {
-            let location = to_folder(uri);
-            found.headers_mut().insert(LOCATION, location);
-            // For HEAD no one else would count it.
-            found
-                .headers_mut()
-                .insert(CONTENT_LENGTH, HeaderValue::from(0));
-            return found;
-        }
-        StatusCode::RANGE_NOT_SATISFIABLE => {
-            "What is at this address does not have the part that was asked for."
-        }
-        StatusCode::PRECONDITION_FAILED => "What is at this address is not what was expected.",
-        StatusCode::INTERNAL_SERVER_ERROR => "The server could not read what is at this address.",
-        _ => {
-            name_charset(found.headers_mut());
-            return found;
-        }
-    };
-    let mut answer = error(found.status(), sentence);
-    if let Some(range) = found.headers_mut().remove(CONTENT_RANGE) {
-        answer.headers_mut().insert(CONTENT_RANGE, range);
+// === impl SiteFuture ===
+
+impl fmt::Debug for SiteFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SiteFuture").finish_non_exhaustive()
     }
-    answer
 }
 
-/// The same path with a slash, and the same query. The path begins with exactly one slash and has no
+impl Future for SiteFuture {
+    type Output = Result<Response<SiteBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Ready(answer) => {
+                let answer = answer.take();
+                Poll::Ready(Ok(answer.expect("a future is not polled after it is ready")))
+            }
+            State::Waiting(answer) => answer.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+/// The path without its first slash, decoded. The query means nothing to a file.
+fn checked(uri: &Uri) -> Result<Cow<'_, [u8]>, Rejection> {
+    let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    check_target(target, Rules::Folder)?;
+    let path = uri.path().strip_prefix('/').unwrap_or_default();
+    Ok(percent_decode_str(path).into())
+}
+
+fn unread(asker: Asker<'_>, uri: &Uri, failed: &Failed) -> Response<SiteBody> {
+    tracing::warn!(path = uri.path(), error = %failed, "file not read");
+    asker.error(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "The server could not read what is at this address.",
+    )
+}
+
+/// To the same path with a slash, and the same query. The path begins with exactly one slash and has no
 /// backslash (it was checked), so no browser takes its beginning for a host.
-fn to_folder(uri: &Uri) -> HeaderValue {
+fn to_folder(uri: &Uri) -> Response<SiteBody> {
     let path = uri.path();
     let location = match uri.query() {
         Some(query) => format!("{path}/?{query}"),
         None => format!("{path}/"),
     };
-    HeaderValue::try_from(location).unwrap_or(HeaderValue::from_static("/"))
-}
-
-/// Text without a charset is read as whatever the reader likes: it is UTF-8.
-fn name_charset(headers: &mut HeaderMap) {
-    if let Some(kind) = headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        && kind.starts_with("text/")
-        && !kind.contains(';')
-        && let Ok(kind) = HeaderValue::try_from(format!("{kind}; charset=utf-8"))
-    {
-        headers.insert(CONTENT_TYPE, kind);
-    }
+    let location = HeaderValue::try_from(location).unwrap_or(HeaderValue::from_static("/"));
+    let mut answer = Response::new(SiteBody::empty());
+    *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    let headers = answer.headers_mut();
+    headers.insert(LOCATION, location);
+    // For HEAD no one else would count it.
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    answer
 }

@@ -1,0 +1,281 @@
+//! A file, ready to go out: its content, or where it is, with its headers written once.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64},
+    },
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue,
+    header::{
+        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+        LAST_MODIFIED, VARY,
+    },
+};
+
+use super::{
+    accept::{Accepted, CODINGS},
+    conditions::{Modified, Validators},
+    files::{Opened, Stamp},
+};
+use crate::rewrite::coding::Coding;
+
+/// A path that leads to a file.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// As it was asked for, decoded, without the leading slash.
+    pub(super) path: Box<[u8]>,
+    pub(super) seen: Seen,
+    pub(super) face: Face,
+    pub(super) plain: Variant,
+    /// In the order of [`CODINGS`].
+    pub(super) coded: [Coded; CODINGS.len()],
+    /// How often each coding was wanted that is not there.
+    pub(super) wanted: [AtomicU8; CODINGS.len()],
+    /// When it was last found to be still so, in the store's milliseconds.
+    pub(super) checked: AtomicU64,
+    /// Whether it will be looked at aside.
+    pub(super) queued: AtomicBool,
+}
+
+/// What was seen on the disk, to be looked at again.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) file: PathBuf,
+    pub(super) stamp: Stamp,
+    /// What would be served instead if it were a file.
+    pub(super) instead_of: Option<PathBuf>,
+    /// The encoded files beside it, also those that are not served.
+    pub(super) beside: [Option<Stamp>; CODINGS.len()],
+    /// Whether encoded files beside it are looked for.
+    pub(super) has_beside: bool,
+    /// Some of it was changed only just before: it may be changed again without a trace.
+    pub(super) is_fresh: bool,
+}
+
+/// What all variants say of the file.
+#[derive(Debug, Clone)]
+pub(super) struct Face {
+    pub(super) kind: HeaderValue,
+    pub(super) cache_control: Option<HeaderValue>,
+    /// Whether there are several variants, or may be.
+    pub(super) varies: bool,
+    /// Whether those that are not there may be made.
+    pub(super) compress: bool,
+}
+
+/// The file in one coding, or as it is.
+#[derive(Debug, Clone)]
+pub(super) struct Variant {
+    pub(super) content: Content,
+    pub(super) length: u64,
+    pub(super) etag: HeaderValue,
+    pub(super) modified: Option<Modified>,
+    /// Those of a whole answer.
+    pub(super) headers: HeaderMap,
+}
+
+/// Where a variant's bytes are.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    Memory(Bytes),
+    Disk(Arc<File>),
+}
+
+/// A variant in one coding.
+#[derive(Debug, Clone)]
+pub(super) enum Coded {
+    /// Not there yet.
+    Unknown,
+    /// It would be no smaller.
+    Useless,
+    There(Box<Variant>),
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(super) fn new(
+        path: Box<[u8]>,
+        seen: Seen,
+        face: Face,
+        plain: Variant,
+        coded: [Coded; CODINGS.len()],
+        checked: u64,
+    ) -> Self {
+        Self {
+            path,
+            seen,
+            face,
+            plain,
+            coded,
+            wanted: Default::default(),
+            checked: AtomicU64::new(checked),
+            queued: AtomicBool::new(false),
+        }
+    }
+
+    /// The variant for who sends `headers`, and the position of the coding that would be better and is not there.
+    pub(super) fn variant(&self, headers: &HeaderMap) -> (&Variant, Option<usize>) {
+        if !self.face.varies {
+            return (&self.plain, None);
+        }
+        let accepted = Accepted::of(headers);
+        let missing = |place: usize| match &self.coded[place] {
+            Coded::Unknown => self.face.compress,
+            Coded::Useless => false,
+            Coded::There(_) => true,
+        };
+        let Some(best) = accepted.best(missing) else {
+            return (&self.plain, None);
+        };
+        if let Coded::There(variant) = &self.coded[best] {
+            return (variant, None);
+        }
+        let there = accepted.best(|place| matches!(self.coded[place], Coded::There(_)));
+        let variant = there.map_or(&self.plain, |place| match &self.coded[place] {
+            Coded::There(variant) => variant,
+            _ => &self.plain,
+        });
+        (variant, Some(best))
+    }
+
+    /// Whether it can be kept.
+    pub(super) fn is_in_memory(&self) -> bool {
+        matches!(self.plain.content, Content::Memory(_))
+    }
+
+    /// What it takes, with what the table around it takes.
+    pub(super) fn weight(&self) -> u32 {
+        /// Of this struct, the table and its queues.
+        const ENTRY: u64 = 1200;
+        let coded = self.coded.iter().map(|coded| match coded {
+            Coded::There(variant) => variant.weight(),
+            _ => 0,
+        });
+        let texts = self.path.len() + self.seen.file.as_os_str().len();
+        let all = ENTRY + texts as u64 + self.plain.weight() + coded.sum::<u64>();
+        u32::try_from(all).unwrap_or(u32::MAX)
+    }
+}
+
+// === impl Variant ===
+
+impl Variant {
+    /// Of a file on the disk.
+    pub(super) fn on_disk(opened: Opened, face: &Face, coding: Option<Coding>) -> Self {
+        let Opened { file, stamp, at } = opened;
+        let since = stamp
+            .modified
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let mut tag = format!(
+            "\"{:x}-{:x}-{:x}",
+            stamp.length,
+            since.as_nanos(),
+            stamp.place.1
+        );
+        if stamp.is_fresh(at) {
+            // It may be changed again, and look the same: this tag is never given again.
+            let now = at.duration_since(std::time::SystemTime::UNIX_EPOCH);
+            tag += &format!("-{:x}", now.unwrap_or_default().as_nanos());
+        }
+        tag.push('"');
+        let etag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""));
+        let modified = Modified::of(stamp.modified, at);
+        let content = Content::Disk(Arc::new(file));
+        Self::new(content, stamp.length, etag, modified, face, coding)
+    }
+
+    /// Of bytes, which are their own validator: neither times nor machines make a difference.
+    pub(super) fn in_memory(
+        bytes: Bytes,
+        modified: Option<Modified>,
+        face: &Face,
+        coding: Option<Coding>,
+    ) -> Self {
+        let hash = xxhash_rust::xxh3::xxh3_128(&bytes);
+        let tag = match coding {
+            None => format!("\"{hash:032x}\""),
+            Some(coding) => format!("\"{hash:032x}-{}\"", name(coding)),
+        };
+        let etag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""));
+        let length = bytes.len() as u64;
+        Self::new(Content::Memory(bytes), length, etag, modified, face, coding)
+    }
+
+    fn new(
+        content: Content,
+        length: u64,
+        etag: HeaderValue,
+        modified: Option<Modified>,
+        face: &Face,
+        coding: Option<Coding>,
+    ) -> Self {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(CONTENT_TYPE, face.kind.clone());
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(ETAG, etag.clone());
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if let Some(modified) = &modified {
+            headers.insert(LAST_MODIFIED, modified.value.clone());
+        }
+        if let Some(coding) = coding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name(coding)));
+        }
+        if let Some(value) = &face.cache_control {
+            headers.insert(CACHE_CONTROL, value.clone());
+        }
+        if face.varies {
+            headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        }
+        Self {
+            content,
+            length,
+            etag,
+            modified,
+            headers,
+        }
+    }
+
+    pub(super) const fn validators(&self) -> Validators<'_> {
+        Validators {
+            etag: &self.etag,
+            modified: self.modified.as_ref(),
+        }
+    }
+
+    fn weight(&self) -> u64 {
+        /// Of a header map.
+        const HEADERS: u64 = 1500;
+        match &self.content {
+            Content::Memory(bytes) => HEADERS + bytes.len() as u64,
+            Content::Disk(_) => HEADERS,
+        }
+    }
+}
+
+/// As `Content-Encoding` has it.
+const fn name(coding: Coding) -> &'static str {
+    match coding {
+        Coding::Gzip => "gzip",
+        Coding::Deflate => "deflate",
+        Coding::Brotli => "br",
+        Coding::Zstd => "zstd",
+    }
+}
+
+/// What is put behind a file's name.
+pub(super) const fn extension(coding: Coding) -> &'static str {
+    match coding {
+        Coding::Gzip => ".gz",
+        Coding::Deflate => ".zz",
+        Coding::Brotli => ".br",
+        Coding::Zstd => ".zst",
+    }
+}
