@@ -236,6 +236,7 @@ impl Settings {
         let parts = Parts {
             mode: self.mode,
             explain_header: self.explain_header,
+            over_tls: self.primary.tls.is_some(),
             hosts: &self.primary.hosts,
             trusted_proxies: &self.primary.trusted_proxies,
             offload: &self.offload,

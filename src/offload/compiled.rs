@@ -35,6 +35,8 @@ pub struct Parts<'a> {
     pub mode: Mode,
     /// `explain_header`.
     pub explain_header: bool,
+    /// Whether `primary.tls` is given: what is asked for without a proxy comes over https.
+    pub over_tls: bool,
     /// `primary.hosts`: the site's own names.
     pub hosts: &'a [String],
     /// `primary.trusted_proxies`: addresses and networks whose word is believed.
@@ -55,6 +57,7 @@ pub struct Compiled {
     pub(super) mode: Mode,
     /// Answers say why they are what they are.
     pub(super) explains: bool,
+    pub(super) over_tls: bool,
     pub(super) share: Share,
     pub(super) hold: Duration,
     pub(super) hosts: Arc<OwnHosts>,
@@ -177,6 +180,7 @@ impl Compiled {
         let compiled = Self {
             mode: parts.mode,
             explains: parts.explain_header,
+            over_tls: parts.over_tls,
             share: offload.share,
             hold: offload.hold,
             hosts: Arc::new(own_hosts),

@@ -31,6 +31,7 @@ pub(super) fn compiled_with(servers: Vec<ServerSettings>, now: Instant) -> Arc<C
 fn compiled(mode: Mode, offload: &OffloadSettings, now: Instant) -> Arc<Compiled> {
     let parts = Parts {
         explain_header: false,
+        over_tls: false,
         mode,
         hosts: &[],
         trusted_proxies: &[],
