@@ -255,6 +255,7 @@ impl Settings {
             mode: self.mode,
             explain_header: self.explain_header,
             server_timing: self.server_timing,
+            over_tls: self.primary.tls.is_some(),
             hosts: &self.primary.hosts,
             trusted_proxies: &self.primary.trusted_proxies,
             offload: &self.offload,

@@ -37,6 +37,8 @@ pub struct Parts<'a> {
     pub explain_header: bool,
     /// `server_timing`.
     pub server_timing: bool,
+    /// Whether `primary.tls` is given: what is asked for without a proxy comes over https.
+    pub over_tls: bool,
     /// `primary.hosts`: the site's own names.
     pub hosts: &'a [String],
     /// `primary.trusted_proxies`: addresses and networks whose word is believed.
@@ -59,6 +61,7 @@ pub struct Compiled {
     pub(super) explains: bool,
     /// Answers say how long they took.
     pub(super) server_timing: bool,
+    pub(super) over_tls: bool,
     pub(super) share: Share,
     pub(super) hold: Duration,
     pub(super) hosts: Arc<OwnHosts>,
@@ -182,6 +185,7 @@ impl Compiled {
             mode: parts.mode,
             explains: parts.explain_header,
             server_timing: parts.server_timing,
+            over_tls: parts.over_tls,
             share: offload.share,
             hold: offload.hold,
             hosts: Arc::new(own_hosts),

@@ -32,6 +32,7 @@ fn compiled(mode: Mode, offload: &OffloadSettings, now: Instant) -> Arc<Compiled
     let parts = Parts {
         explain_header: false,
         server_timing: false,
+        over_tls: false,
         mode,
         hosts: &[],
         trusted_proxies: &[],

@@ -96,7 +96,7 @@ pub struct Considered {
 }
 
 impl Shared {
-    /// What would happen at this moment with a GET over http for `path` (as in the request line, query included) by a client at
+    /// What would happen at this moment with a GET (over https where the primary has TLS) for `path` (as in the request line, query included) by a client at
     /// `address`, with this `identity`. Whether it was let in before only its cookie tells: it counts as new.
     ///
     /// # Errors
@@ -168,6 +168,14 @@ impl Shared {
                 decision: Decision::Drop,
                 ..decided
             },
+            Decision::Redirect(server)
+                if compiled.over_tls && !compiled.targets[server].target.https() =>
+            {
+                Decided {
+                    decision: Decision::Serve,
+                    reason: Reason::LessSecure,
+                }
+            }
             _ => decided,
         };
         let chosen = match decided.decision {
@@ -176,7 +184,9 @@ impl Shared {
             Decision::Redirect(server) if compiled.spread == SpreadBy::Object => {
                 let path = hash::bytes(request.uri().path().as_bytes());
                 let pool = snapshot.choose.pool(&client, server);
-                let own = |pool| Spread::new(snapshot, pool, server, false).place(path, |_| true);
+                let own = |pool| {
+                    Spread::new(snapshot, pool, server, compiled.over_tls).place(path, |_| true)
+                };
                 Some(pool.and_then(own).unwrap_or(server))
             }
             Decision::Redirect(server) => Some(server),

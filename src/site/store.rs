@@ -535,12 +535,6 @@ impl Store {
             }
         });
     }
-
-    /// How often the disk was looked at for something else than whether it is unchanged.
-    #[cfg(test)]
-    pub(super) fn looks(&self) -> u64 {
-        self.looks.load(Relaxed)
-    }
 }
 
 impl Entry {

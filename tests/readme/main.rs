@@ -117,6 +117,14 @@ async fn configurations_have_no_problem() {
     for Block { place, text, .. } in blocks(How::Configuration) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("overspill.toml");
+        // Those certificates are here.
+        let own = |file: &str| folder.path().join(file).display().to_string();
+        let text = ["cert.pem", "key.pem"].iter().fold(text, |text, file| {
+            text.replace(&format!("\"{file}\""), &format!("{:?}", own(file)))
+        });
+        if text.contains("key.pem") {
+            make_certificate(folder.path());
+        }
         fs::write(&path, text).unwrap();
         let mut check = command();
         // The folder that is served unless another is named is there.
@@ -128,6 +136,18 @@ async fn configurations_have_no_problem() {
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{place}:\n{told}");
     }
+}
+
+/// `cert.pem` and `key.pem` in `folder`.
+fn make_certificate(folder: &Path) {
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
+        .args(["ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=a"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(folder)
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
 }
 
 #[test]

@@ -17,6 +17,7 @@
 //! | `network` | hosts of their own, with links of a set speed |
 //! | `dns` (in its own tests) | a name server |
 //! | `process` | other people's programs: nginx, chromedriver |
+//! | `tls` (in its own tests) | certificates made by openssl, and a TLS client by hand |
 //! | `web` | an HTTP client that takes answers as they come |
 //! | `webdriver` | a real browser |
 //! | `wait` | waiting for a condition: nothing here sleeps and hopes |

@@ -51,18 +51,24 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) async fn start() -> Self {
-        Self::with_patience("normal").await
+        Self::with("normal", &[]).await
+    }
+
+    /// One that believes every certificate.
+    pub(crate) async fn trusting_all() -> Self {
+        Self::with("normal", &["--ignore-certificate-errors"]).await
     }
 
     /// One that looks at pages while they load: they may never be done.
     pub(crate) async fn impatient() -> Self {
-        Self::with_patience("none").await
+        Self::with("none", &[]).await
     }
 
-    async fn with_patience(strategy: &str) -> Self {
+    async fn with(strategy: &str, more: &[&str]) -> Self {
         let (driver, port) = driver();
         let profile = tempfile::tempdir().unwrap();
-        let arguments = [
+        let data = format!("--user-data-dir={}", profile.path().display());
+        let mut arguments = vec![
             "--headless",
             // Tests run as root in containers, where the sandbox does not start.
             "--no-sandbox",
@@ -74,8 +80,9 @@ impl Browser {
             "--disable-quic",
             "--no-first-run",
             "--window-size=1280,1600",
-            &format!("--user-data-dir={}", profile.path().display()),
+            &data,
         ];
+        arguments.extend(more);
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
             "pageLoadStrategy": strategy,
