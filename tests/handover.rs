@@ -409,3 +409,30 @@ async fn a_restart_under_wrk_has_not_one_failed_request() {
     .await;
     assert!(successors.len() > 1, "{successors:?}");
 }
+
+#[test]
+#[ignore = "needs systemd-analyze"]
+fn systemd_takes_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let units = [
+        "overspill.service",
+        "overspill.socket",
+        "overspill-edge.service",
+    ]
+    .map(|name| {
+        let unit = fs::read_to_string(deploy.join(name)).unwrap();
+        // Where the program is here.
+        let unit = unit.replace("/usr/local/bin/overspill", env!("CARGO_BIN_EXE_overspill"));
+        let path = folder.path().join(name);
+        fs::write(&path, unit).unwrap();
+        path
+    });
+    let checked = std::process::Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(units)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.is_empty(), "{said}");
+}

@@ -7,12 +7,12 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Rules, check, error_answer};
+use super::{Rejection, Rules, check, error_answer};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -81,8 +81,13 @@ where
             Err(rejection) => {
                 tracing::debug!(?rejection, "request refused");
                 let (method, headers) = (request.method(), request.headers());
-                let answer =
+                let mut answer =
                     error_answer(rejection.status(), rejection.sentence(), method, headers);
+                if rejection == Rejection::Coding {
+                    // Nobody knows where its body ends, and so where the next request begins.
+                    let headers = answer.headers_mut();
+                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 FrontFuture {
                     inner: None,
                     refusal: Some(answer),

@@ -12,6 +12,7 @@
 //! | in a folder also `//` anywhere, `\`, an encoded `/` | 400 |
 //! | in a folder: names that begin with a dot, but for `.well-known` | 404, by the folder |
 //! | a target longer than [`MAX_TARGET`] | 414 |
+//! | `Transfer-Encoding` other than one `chunked`: whoever is behind may see another end of the body | 501 |
 //!
 //! [`FrontLayer`] asks all of it, in front of the overload layer too, so that a path that would be
 //! refused is never offloaded, redirected or counted. [`check_target`] is asked once more by the
@@ -36,7 +37,7 @@ pub use self::{
     target::{MAX_TARGET, Rules, check_target},
 };
 
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, header::TRANSFER_ENCODING};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,15 +62,18 @@ pub enum Rejection {
     TooLong,
     /// A name that begins with a dot. Answered as if it were not there.
     Hidden,
+    /// A transfer coding other than `chunked`, or that one twice (RFC 9112 section 6.1).
+    Coding,
 }
 
 impl Rejection {
-    /// The status that says so: 400, 404 or 414.
+    /// The status that says so: 400, 404, 414 or 501.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
             Self::TooLong => StatusCode::URI_TOO_LONG,
             Self::Hidden => StatusCode::NOT_FOUND,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -87,11 +91,12 @@ impl Rejection {
             Self::Traversal => "The address leads out of where it began.",
             Self::TooLong => "The address is too long.",
             Self::Hidden => "There is nothing at this address.",
+            Self::Coding => "The request's body comes in a coding that the server does not know.",
         }
     }
 }
 
-/// Everything this module asks: the form of the target, the host, the path. What is [hidden] is let
+/// Everything this module asks: the form of the target, the host, the path, the coding of the body. What is [hidden] is let
 /// through, for the folder to answer.
 ///
 /// [hidden]: Rejection::Hidden
@@ -99,10 +104,29 @@ impl Rejection {
 /// # Errors
 /// The first reason to refuse the request.
 pub fn check<B>(request: &Request<B>, rules: Rules) -> Result<(), Rejection> {
+    check_coding(request.headers())?;
     let target = request.uri().path_and_query();
     match check_target(target.map_or("", http::uri::PathAndQuery::as_str), rules) {
         // Well formed, and nobody's but the folder's to answer: it may have a page for what is not there.
         Ok(()) | Err(Rejection::Hidden) => authority(request).map(drop),
         Err(rejection) => Err(rejection),
+    }
+}
+
+/// What reads requests takes a body for chunked where that is the last coding that is named; it decodes that one, and no
+/// other.
+fn check_coding(headers: &HeaderMap) -> Result<(), Rejection> {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None)
+            if coding
+                .as_bytes()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"chunked") =>
+        {
+            Ok(())
+        }
+        _ => Err(Rejection::Coding),
     }
 }

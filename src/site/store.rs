@@ -84,7 +84,6 @@ pub(super) struct Store {
     flights: Mutex<HashMap<Box<[u8]>, watch::Receiver<Landed>>>,
     checks: Aside<Arc<Entry>>,
     codings: Aside<(Arc<Entry>, usize)>,
-    looks: AtomicU64,
 }
 
 /// The keys are hashes already.
@@ -200,7 +199,6 @@ impl Store {
             flights: Mutex::default(),
             checks: Aside::new(),
             codings: Aside::new(),
-            looks: AtomicU64::new(0),
         }
     }
 
@@ -318,7 +316,6 @@ impl Store {
 
     /// Looks at what is there, and keeps it. `before`: what was.
     fn look(&self, path: &[u8], before: Option<Arc<Entry>>) -> io::Result<Found> {
-        self.looks.fetch_add(1, Relaxed);
         let found = self.look_at(path, before.as_deref());
         let key = self.key(path);
         match &found {
