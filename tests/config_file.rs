@@ -6,14 +6,16 @@
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use overspill::{
-    upstream::{Host, Http2, ProxySettings},
     Settings,
     admin::AdminSettings,
     config::PrimarySettings,
     edge::{EdgeSettings, EdgeSite},
     guard::LimitSettings,
     level::Share,
-    load::{self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings, UpstreamSettings},
+    load::{
+        self, BandwidthSettings, CpuSettings, InFlightSettings, QueueDelaySettings,
+        UpstreamSettings,
+    },
     offload::{
         BypassSettings, ClassSettings, DropSettings, IdentitySettings, Mode, OffloadSettings,
         ThrottleSettings,
@@ -24,6 +26,7 @@ use overspill::{
         ReportKind, ReportSettings, ServerSettings, SpreadBy, discovery::DiscoverySettings,
     },
     units::{BitRate, ByteSize, Price, Ratio},
+    upstream::{Host, Http2, ProxySettings},
 };
 use serde_json::Value;
 

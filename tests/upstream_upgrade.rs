@@ -23,7 +23,10 @@ use tokio::{
 
 /// A Node application with a WebSocket that says `hello` and then whatever it is told; and where it listens.
 fn echo(socket: Option<&Path>) -> (Running, String) {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/upstream/echo.js");
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/upstream/echo.js"
+    );
     let mut command = std::process::Command::new("node");
     command.arg(script).args(socket).stdout(Stdio::piped());
     let (running, lines) = start(&mut command, |child| child.stdout.take());
@@ -36,7 +39,10 @@ fn echo(socket: Option<&Path>) -> (Running, String) {
 }
 
 async fn before(url: &str, lines: &str) -> Program {
-    Program::serve(&Config::new(format!("primary.upstream = \"{url}\"\n{lines}"))).await
+    Program::serve(&Config::new(format!(
+        "primary.upstream = \"{url}\"\n{lines}"
+    )))
+    .await
 }
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -45,11 +51,14 @@ const ASK: &str = "GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: keep-
 /// Reads until `end` has come, and gives all before it and itself.
 async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     let mut read = Vec::new();
-    soon(format_args!("{} comes", String::from_utf8_lossy(end)), async {
-        while !read.ends_with(end) {
-            read.push(stream.read_u8().await.expect("it is not closed before"));
-        }
-    })
+    soon(
+        format_args!("{} comes", String::from_utf8_lossy(end)),
+        async {
+            while !read.ends_with(end) {
+                read.push(stream.read_u8().await.expect("it is not closed before"));
+            }
+        },
+    )
     .await;
     read
 }
@@ -117,11 +126,15 @@ async fn a_websocket_goes_through() {
     // The other end closes after a goodbye.
     stream.write_all(&masked(8, b"\x03\xe8")).await.unwrap();
     let mut rest = Vec::new();
-    soon("it ends", stream.read_to_end(&mut rest)).await.unwrap();
+    soon("it ends", stream.read_to_end(&mut rest))
+        .await
+        .unwrap();
     assert_eq!(rest, b"\x88\x02\x03\xe8");
 
     // It counts as any request, and is not in flight for as long as it lasts.
-    let status = program.until("nothing is under way", |status| status["in_flight"] == 0).await;
+    let status = program
+        .until("nothing is under way", |status| status["in_flight"] == 0)
+        .await;
     assert_eq!(status["requests"]["served"], json!(1), "{status}");
     assert_eq!(get("/page").ask(program.site).await.status, 200);
 }
@@ -158,7 +171,9 @@ async fn silence_ends_a_websocket_and_its_client_s_limits_do_not() {
     let mut rest = Vec::new();
     let _ = soon("silence ends it", stream.read_to_end(&mut rest)).await;
     assert!(begun.elapsed() >= std::time::Duration::from_secs(8));
-    program.until("it is gone", |status| status["connections"] == 0).await;
+    program
+        .until("it is gone", |status| status["connections"] == 0)
+        .await;
 }
 
 #[tokio::test]
@@ -174,7 +189,10 @@ async fn a_websocket_keeps_its_place_among_the_connections() {
     says_back(&mut second, "second").await;
     drop(first);
     until("there is room again", async || {
-        get("/").try_ask(program.site).await.filter(|answer| answer.status == 200)
+        get("/")
+            .try_ask(program.site)
+            .await
+            .filter(|answer| answer.status == 200)
     })
     .await;
     says_back(&mut second, "second").await;
@@ -190,7 +208,11 @@ async fn a_visitor_without_a_page_gets_no_websocket_either() {
     let mut stream = TcpStream::connect(program.site).await.unwrap();
     stream.write_all(ASK.as_bytes()).await.unwrap();
     let head = read_until(&mut stream, b"\r\n\r\n").await;
-    assert!(head.starts_with(b"HTTP/1.1 503 "), "{}", String::from_utf8_lossy(&head));
+    assert!(
+        head.starts_with(b"HTTP/1.1 503 "),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
     // Who was in stays in.
     says_back(&mut before, "still here").await;
 }
@@ -224,21 +246,41 @@ async fn what_is_asked_for_is_passed_on_but_http_and_tls_are_not() {
     let program = before(&url, "").await;
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     for (asked, passed) in [
-        ("Connection: upgrade\r\nUpgrade: chat/2, h2c, IRC\r\n", Some("chat/2, IRC")),
-        ("Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n", None),
-        ("Connection: upgrade\r\nUpgrade: TLS/1.0, HTTP/2.0\r\n", None),
+        (
+            "Connection: upgrade\r\nUpgrade: chat/2, h2c, IRC\r\n",
+            Some("chat/2, IRC"),
+        ),
+        (
+            "Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+            None,
+        ),
+        (
+            "Connection: upgrade\r\nUpgrade: TLS/1.0, HTTP/2.0\r\n",
+            None,
+        ),
         ("Upgrade: websocket\r\n", None),
         ("Connection: upgrade\r\n", None),
-        ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n", None),
+        (
+            "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n",
+            None,
+        ),
     ] {
         let mut client = TcpStream::connect(program.site).await.unwrap();
-        let body = if asked.contains("Content-Length") { "x" } else { "" };
+        let body = if asked.contains("Content-Length") {
+            "x"
+        } else {
+            ""
+        };
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{asked}\r\n{body}");
         client.write_all(text.as_bytes()).await.unwrap();
         let (_stream, head) = answers(&listener, OK).await;
         let found = head.lines().find_map(|line| line.strip_prefix("upgrade: "));
         assert_eq!(found, passed, "{asked}\n{head}");
-        assert_eq!(head.contains("connection: upgrade"), passed.is_some(), "{head}");
+        assert_eq!(
+            head.contains("connection: upgrade"),
+            passed.is_some(),
+            "{head}"
+        );
         assert!(!head.to_lowercase().contains("http2-settings"), "{head}");
         let answer = read_until(&mut client, b"\r\n\r\n").await;
         assert!(answer.starts_with(b"HTTP/1.1 200 "));
@@ -255,7 +297,10 @@ async fn an_upgrade_that_nobody_asked_for_is_a_502() {
     };
     for (asked, answered) in [
         ("", "Upgrade: websocket\r\n"),
-        ("Connection: upgrade\r\nUpgrade: websocket\r\n", "Upgrade: chat\r\n"),
+        (
+            "Connection: upgrade\r\nUpgrade: websocket\r\n",
+            "Upgrade: chat\r\n",
+        ),
         ("Connection: upgrade\r\nUpgrade: websocket\r\n", ""),
     ] {
         let mut client = TcpStream::connect(program.site).await.unwrap();
@@ -263,8 +308,16 @@ async fn an_upgrade_that_nobody_asked_for_is_a_502() {
         client.write_all(text.as_bytes()).await.unwrap();
         let (mut stream, _) = answers(&listener, &answer(answered)).await;
         let told = String::from_utf8(read_until(&mut client, b"a moment.\n").await).unwrap();
-        assert!(told.starts_with("HTTP/1.1 502 ") && !told.contains("secret"), "{told}");
-        assert_eq!(soon("it is closed", stream.read(&mut [0; 1])).await.unwrap_or(0), 0);
+        assert!(
+            told.starts_with("HTTP/1.1 502 ") && !told.contains("secret"),
+            "{told}"
+        );
+        assert_eq!(
+            soon("it is closed", stream.read(&mut [0; 1]))
+                .await
+                .unwrap_or(0),
+            0
+        );
     }
 }
 

@@ -25,8 +25,8 @@ use crate::{
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
     gate::Gate,
-    load::UpstreamMeter,
     guard::{LimitSettings, Noted, NotedIo, Place, Room, Served, Stop, attend, builder},
+    load::UpstreamMeter,
     offload::{BoxError, Dropped, Outcome},
     problem::Problem,
     servers::{absolute_url, networks},
@@ -81,9 +81,7 @@ pub fn inner(primary: &PrimarySettings) -> Result<Inner, Vec<Problem>> {
                 .map_err(|error| problem("primary.site", error.to_string()))
         }
         (None, Some(url)) => upstream_url(url)
-            .and_then(|url| {
-                Upstream::with(&url, primary.proxy).map_err(|error| error.to_string())
-            })
+            .and_then(|url| Upstream::with(&url, primary.proxy).map_err(|error| error.to_string()))
             .map(|upstream| Inner::Upstream(Box::new(upstream)))
             .map_err(|message| problem("primary.upstream", message)),
     }
@@ -255,7 +253,9 @@ impl Serving {
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let (rules, limits) = (serving.inner.rules(), serving.limits);
     // What is malformed is refused before anything is decided about it.
-    let inner = serving.inner.measured_by(&serving.overspill.shared().upstream);
+    let inner = serving
+        .inner
+        .measured_by(&serving.overspill.shared().upstream);
     let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(inner));
     let builder = builder(&limits);
     let room = Room::new(&limits, "primary.limits");

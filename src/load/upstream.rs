@@ -306,7 +306,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_503_counts_until_it_may_be_tried_again() {
         let (meter, mut signal) = signal();
-        meter.begin(Instant::now()).answered(Some(Some(10 * SECOND)));
+        meter
+            .begin(Instant::now())
+            .answered(Some(Some(10 * SECOND)));
         assert_eq!(load(&mut signal), 1.0);
         // Nobody is let in.
         advance(9 * SECOND).await;
@@ -331,7 +333,9 @@ mod tests {
         assert_eq!(load(&mut signal), 1.0);
         advance(2 * SECOND).await;
         assert_eq!(load(&mut signal), 0.0);
-        meter.begin(Instant::now()).answered(Some(Some(Duration::ZERO)));
+        meter
+            .begin(Instant::now())
+            .answered(Some(Some(Duration::ZERO)));
         assert_eq!(load(&mut signal), 1.0, "but for a second it is");
     }
 

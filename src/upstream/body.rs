@@ -183,10 +183,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Download<B> {
     }
 
     /// What there is of the next frame.
-    fn poll_inner(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
     where
         B::Error: Into<BoxError>,
     {

@@ -85,7 +85,11 @@ fn elements(headers: &HeaderMap, way: Way<'_>) -> Option<HeaderValue> {
     if let Some(host) = way.host.and_then(|host| host.to_str().ok()) {
         last.extend([";host=\"", host, "\""]);
     }
-    last += if way.is_tls { ";proto=https" } else { ";proto=http" };
+    last += if way.is_tls {
+        ";proto=https"
+    } else {
+        ";proto=http"
+    };
     next(last.as_bytes());
     HeaderValue::from_bytes(&elements).ok()
 }

@@ -51,7 +51,10 @@ pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) ->
 
 /// The comma-separated tokens of every line of a header, without parameters. Bytes, since one that is
 /// no ASCII must not hide the tokens beside it.
-pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(name)
         .iter()

@@ -6,8 +6,8 @@
 //! not wait for the other.
 
 use std::{
-    pin::{Pin, pin},
     future::poll_fn,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };

@@ -75,7 +75,10 @@ impl Taken {
 // === impl Pool ===
 
 impl Pool {
-    pub(super) fn new(target: &Target, settings: &ProxySettings) -> Result<Arc<Self>, UpstreamError> {
+    pub(super) fn new(
+        target: &Target,
+        settings: &ProxySettings,
+    ) -> Result<Arc<Self>, UpstreamError> {
         let speaks = match (settings.http2, &target.place) {
             (Http2::Never, _) => Speaks::Http1,
             (Http2::Always, _) => Speaks::Http2,
@@ -142,7 +145,9 @@ impl Pool {
     fn take_kept(&self) -> Option<Box<Http1>> {
         let now = Instant::now();
         for place in self.in_turn() {
-            let Some(mut kept) = free(place) else { continue };
+            let Some(mut kept) = free(place) else {
+                continue;
+            };
             while let Some(mut connection) = kept.pop() {
                 if now >= connection.kept_since + self.keep {
                     // So are all below it.

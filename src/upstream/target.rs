@@ -217,7 +217,11 @@ mod tests {
         for (url, path, there) in [
             ("unix:/run/app.sock", "/run/app.sock", "/a?b"),
             ("unix:///run/app.sock", "/run/app.sock", "/a?b"),
-            ("unix:/run/my%20app.sock:/shop/", "/run/my app.sock", "/shop/a?b"),
+            (
+                "unix:/run/my%20app.sock:/shop/",
+                "/run/my app.sock",
+                "/shop/a?b",
+            ),
         ] {
             let target = target(url).unwrap();
             let Place::Unix(found) = &target.place else {

@@ -184,7 +184,11 @@ async fn silence(moved: &AtomicBool, idle: Duration) {
     // One more, since the first begins somewhere in the middle.
     while quiet <= 4 {
         sleep(idle / 4).await;
-        quiet = if moved.swap(false, Relaxed) { 0 } else { quiet + 1 };
+        quiet = if moved.swap(false, Relaxed) {
+            0
+        } else {
+            quiet + 1
+        };
     }
 }
 
