@@ -4,28 +4,36 @@
 //! part of a body is read when the other side has taken the one before it, and not earlier.
 //!
 //! **What changes on the way there.** The path gets the prefix of the upstream's URL. `Host` stays the
-//! client's, since applications build links from it. Headers that are for one hop only go
-//! (RFC 9110 section 7.6.1), `Upgrade` among them. What says who the client was (`X-Forwarded-*`,
-//! `Forwarded`, `X-Real-IP`) is believed of a request with [`TrustedForwarding`] alone: there the peer is
-//! appended, elsewhere all of it is replaced. HTTP/2 becomes HTTP/1.1.
+//! client's, since applications build links from it, unless the settings want the upstream's. Headers that are for one
+//! hop only go (RFC 9110 section 7.6.1). What says who the client was (`X-Forwarded-*`, `Forwarded`, `X-Real-IP`) is
+//! believed of a request with [`TrustedForwarding`] alone: there the peer is appended, elsewhere all of it is replaced.
+//! Each side has its own version of HTTP: [`ProxySettings::http2`].
 //!
 //! **What changes on the way back.** Headers for one hop go. A body that the upstream cuts is cut for the
-//! client too: never a whole answer that is not whole.
+//! client too: never a whole answer that is not whole. One that could be read in two ways is none.
+//!
+//! **Another protocol.** An `Upgrade` over HTTP/1.1 (WebSocket) is passed on, and bytes are carried when the upstream
+//! agrees (`upgrade`). Nothing of it is there over HTTP/2.
+//!
+//! **Who waits for a body.** With `Expect: 100-continue` the client is told to go on when the upstream says so (`expect`).
 //!
 //! **What goes wrong**, and what the client is told, in a small page that names no internals:
 //!
 //! | what | answer |
 //! |---|---|
-//! | refused, unreachable, no HTTP, closed before it answered | 502 |
+//! | refused, unreachable, no HTTP, closed before it answered, an answer with two ends | 502 |
 //! | no connection within [`Timeouts::connect`] | 504 |
 //! | no answer within [`Timeouts::first_byte`] after the request's last progress | 504 |
 //! | the client sends nothing of its body for as long | 408 |
 //! | nothing of the answer's body for [`Timeouts::idle`] | the answer breaks off |
 //!
 //! **What is sent twice.** A request of which not a byte was written, because the kept connection turned
-//! out to be closed, goes out on another: whatever it is, the upstream has not seen it. Where a connection
+//! out to be closed, goes out on another: whatever it is, the upstream has not seen it. Where a kept connection
 //! closes after the request was written and before an answer, nobody knows what the upstream did: GET,
-//! HEAD and OPTIONS without a body are sent once more, all others get a 502.
+//! HEAD, OPTIONS and TRACE without a body are sent once more, all others get a 502.
+//!
+//! **Connections** (`pool`, `http1`, `http2`). One of HTTP/1.1 is driven by the request that uses it, and kept for the next
+//! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared.
 //!
 //! A client that goes away takes its request along: the connection to the upstream is closed.
 //!
