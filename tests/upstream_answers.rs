@@ -2,6 +2,7 @@
 
 #![cfg(feature = "server")]
 
+#[allow(dead_code, reason = "every test binary uses its own part of this")]
 mod support {
     pub(crate) mod raw;
 }
