@@ -79,6 +79,10 @@ pub async fn serve(
     acceptor.relieved_by(room.clone());
     let (stopping, told) = Stop::new();
     let mut stop = pin!(stop);
+    if let Some(log) = &access_log {
+        // For the metrics.
+        let _ = edge.0.access_log.set(log.clone());
+    }
     loop {
         let (io, peer) = tokio::select! {
             accepted = acceptor.accept(&listener) => accepted,

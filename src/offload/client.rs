@@ -12,7 +12,6 @@ use ipnet::IpNet;
 use super::{
     classes::only,
     compiled::{Compiled, Identity},
-    snapshot::Snapshot,
     stay::{hex, mac},
 };
 use crate::servers::{Client, hash};
@@ -43,9 +42,9 @@ pub(super) fn client<'a>(
 
 /// The address alone.
 #[cfg(feature = "server")]
-pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, snapshot: &Snapshot) -> IpAddr {
+pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, compiled: &Compiled) -> IpAddr {
     let peer = peer.to_canonical();
-    let trusted = &snapshot.compiled.trusted_proxies;
+    let trusted = &compiled.trusted_proxies;
     let forwarded = is_trusted(Some(peer), trusted).then(|| forwarded(headers, trusted));
     forwarded.flatten().unwrap_or(peer)
 }
