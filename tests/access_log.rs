@@ -502,7 +502,7 @@ async fn goaccess_reads_every_line() {
         );
         let program = Program::serve(&Config::of_site(&site, &lines_of)).await;
         let ask = async |number: usize| {
-            let asked = get("/?a=\"b").header("User-Agent", "a \"b\" \\ \x1b[2J");
+            let asked = get("/?a=b").header("User-Agent", "a \"b\" \\ c");
             asked.from(visitor(number)).bytes(program.site).await
         };
         for (number, level) in ["normal", "offload", "throttle", "drop"].iter().enumerate() {
