@@ -493,6 +493,42 @@ async fn lines_go_to_stderr_too() {
 }
 
 #[tokio::test]
+#[ignore = "needs goaccess"]
+async fn goaccess_reads_every_line() {
+    let site = small_site();
+    for format in ["common", "combined"] {
+        let lines_of = format!(
+            "access_log.path = \"access.log\"\naccess_log.format = \"{format}\"\naccess_log.rate = 1000000"
+        );
+        let program = Program::serve(&Config::of_site(&site, &lines_of)).await;
+        let ask = async |number: usize| {
+            let asked = get("/?a=b").header("User-Agent", "a \"b\" \\ c");
+            asked.from(visitor(number)).bytes(program.site).await
+        };
+        for (number, level) in ["normal", "offload", "throttle", "drop"].iter().enumerate() {
+            program.hold_level(level).await;
+            ask(number).await;
+        }
+        let path = log_of(&program);
+        lines(&program, 4).await;
+        let report = path.with_extension("json");
+        let read = Command::new("goaccess")
+            .arg(&path)
+            .arg(format!("--log-format={}", format.to_uppercase()))
+            .args(["--no-progress", "-o"])
+            .arg(&report)
+            .output()
+            .await
+            .unwrap();
+        assert!(read.status.success(), "{read:?}");
+        let report: Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
+        let general = &report["general"];
+        assert_eq!(general["valid_requests"], 4, "{general}");
+        assert_eq!(general["failed_requests"], 0, "{general}");
+    }
+}
+
+#[tokio::test]
 async fn an_edge_says_how_its_answers_came_about() {
     let site = folder([("a.png", b"png".as_slice())]);
     let primary = Program::serve(&Config::of_site(&site, "")).await;
@@ -508,6 +544,9 @@ async fn an_edge_says_how_its_answers_came_about() {
     }
     let line = entry(&edge, "/a.png").await;
     assert_eq!((&line["bytes"], &line["level"]), (&3.into(), &Value::Null));
+    let metrics = get("/metrics").ask(edge.admin).await;
+    let counted = "overspill_edge_access_log_lines_total{result=\"written\"} 2";
+    assert!(metrics.text().contains(counted), "{}", metrics.text());
 }
 
 /// A server that says which trace it was told of.

@@ -200,7 +200,9 @@ impl AccessLog {
 
     fn open<B>(&self, request: &mut Request<B>, peer: SocketAddr) -> Open {
         let client = match &self.0.shared {
-            Some(shared) => client_address(peer.ip(), request.headers(), &shared.snapshot()),
+            Some(shared) => {
+                client_address(peer.ip(), request.headers(), &shared.snapshot().compiled)
+            }
             None => peer.ip().to_canonical(),
         };
         let mut entry = Entry::of(request, Some(client));

@@ -129,6 +129,10 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
         ));
     }
     let mut stop = pin!(stop);
+    if let Some(log) = &access_log {
+        // For the metrics.
+        let _ = edge.0.access_log.set(log.clone());
+    }
     loop {
         let (io, peer) = tokio::select! {
             accepted = acceptor.accept(&listener) => accepted,

@@ -37,6 +37,7 @@ use super::{
     store::{Entry, Key, Store},
 };
 use crate::{
+    access::AccessLog,
     front::{Rules, authority, check_target, error_answer},
     guard::LimitSettings,
     load,
@@ -62,6 +63,8 @@ pub(super) struct Inner {
     pub(super) warming: Semaphore,
     pub(super) load: Load,
     pub(super) counters: Counters,
+    /// Where there is one. Set by who serves.
+    pub(super) access_log: OnceLock<AccessLog>,
     /// Its name in CDN-Loop and Via: of this process alone.
     name: String,
     pub(super) id: HeaderValue,
@@ -134,6 +137,7 @@ impl Edge {
             warming: Semaphore::new(TOGETHER),
             load: Load::start(load, settings)?,
             counters: Counters::default(),
+            access_log: OnceLock::new(),
             id: header(&name),
             via: header(&format!("1.1 {name}")),
             name,

@@ -118,6 +118,14 @@ impl Edge {
                 .inc_by(count);
         }
         registry.register("requests", "Requests by what became of them", requests);
+        if let Some(log) = inner.access_log.get() {
+            let lines = Family::<[(&str, &str); 1], Counter>::default();
+            for (result, count) in log.counts().by_result() {
+                lines.get_or_create(&[("result", result)]).inc_by(count);
+            }
+            let help = "Lines of the access log by what became of them";
+            registry.register("access_log_lines", help, lines);
+        }
         for (name, help, count) in [
             (
                 "stale_hits",

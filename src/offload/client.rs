@@ -42,13 +42,9 @@ pub(super) fn client<'a>(
 
 /// The address alone.
 #[cfg(feature = "server")]
-pub(crate) fn client_address(
-    peer: IpAddr,
-    headers: &HeaderMap,
-    snapshot: &super::snapshot::Snapshot,
-) -> IpAddr {
+pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, compiled: &Compiled) -> IpAddr {
     let peer = peer.to_canonical();
-    let trusted = &snapshot.compiled.trusted_proxies;
+    let trusted = &compiled.trusted_proxies;
     let forwarded = is_trusted(Some(peer), trusted).then(|| forwarded(headers, trusted));
     forwarded.flatten().unwrap_or(peer)
 }
