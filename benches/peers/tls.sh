@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # TLS 1.3 against nginx: requests a second of an object over kept connections, by HTTP/1.1 (wrk) and by HTTP/2 (h2load),
-# and over a connection for each (wrk): one core for the server, the client on another, each in turn, several rounds.
+# and over a connection for each (wrk); and what a connection costs that the gate drops, of such a page: one core for the server, the client on another, each in turn, several rounds.
 # The same key (ECDSA, P-256) and, as the first lines show, the same cipher for both.
 #
 #   benches/peers/tls.sh
@@ -140,6 +140,24 @@ ratio() {
     paste "$work/$size.$way.$1" "$work/$size.$way.$2" | awk -v a="$3" '{print $a / $(a + 2)}' | median
 }
 
+# Prints microseconds of the primary's CPU time for a connection that its gate drops; the count is its own.
+measure_drop() {
+    local cpu before admin=http://127.0.0.1:18459
+    dropped() { curl -sf "$admin/api/status" | sed 's/.*"dropped":\([0-9]*\).*/\1/'; }
+    start folder "${sizes%% *}"
+    curl -sf -o "$work/override" -H 'Content-Type: application/json' -d '{"level": "drop", "for": "1h"}' "$admin/api/override"
+    sleep 0.5
+    before=$(dropped)
+    cpu=$(cpu_time "$pid")
+    # Without TLS the client is quicker, and the server does not see the difference. (wrk fails where nothing answers at all.)
+    taskset -c 1 timeout $((seconds + 10)) wrk -t1 -c"$connections" -d"$seconds" "${url/https/http}" >"$work/client" 2>&1 || true
+    cpu=$(($(cpu_time "$pid") - cpu))
+    before=$(($(dropped) - before))
+    stop
+    if [ "$before" -lt 1000 ]; then echo "tls.sh: only $before dropped" >&2; return 1; fi
+    awk -v cpu="$cpu" -v count="$before" 'BEGIN {print cpu / count / 1000}'
+}
+
 for variant in $variants; do
     start "$variant" "${sizes%% *}"
     address=${url#https://}
@@ -166,3 +184,11 @@ for size in $sizes; do
         done
     done
 done
+
+size=${sizes%% *}
+[ -f "$work/$size.new.edge" ] || exit 0
+for _ in $(seq "$rounds"); do measure_drop >>"$work/drop"; done
+printf '\nat the gate\n%34s %12s\n' '' 'µs CPU each'
+printf '%34s %12.2f\n' 'a connection that is dropped' "$(median <"$work/drop")"
+printf '%34s %12.2f\n' 'of a page on a new one, median' \
+    "$(paste "$work/drop" "$work/$size.new.edge" | awk '{print $1 / $3}' | median)"

@@ -96,8 +96,9 @@ pub struct Considered {
 }
 
 impl Shared {
-    /// What would happen at this moment with a GET (over https where the primary has TLS) for `path` (as in the request line, query included) by a client at
-    /// `address`, with this `identity`. Whether it was let in before only its cookie tells: it counts as new.
+    /// What would happen at this moment with a GET (over https where the primary has TLS) for `path` (as in the request
+    /// line, query included) by a client at `address`, with this `identity`. Whether it was let in before only its cookie
+    /// tells: it counts as new.
     ///
     /// # Errors
     /// That `path` is none.
