@@ -182,9 +182,9 @@ async fn over_tls_the_upstream_chooses_http_2_or_1() {
     );
     let site = folder([("index.html", b"a page".as_slice())]);
     for (server, http2, protocol) in [
-        ("http2 on;", "\"auto\"", "HTTP/2.0"),
-        ("http2 on;", "true", "HTTP/2.0"),
-        ("http2 on;", "false", "HTTP/1.1"),
+        ("http2", "\"auto\"", "HTTP/2.0"),
+        ("http2", "true", "HTTP/2.0"),
+        ("http2", "false", "HTTP/1.1"),
         ("", "\"auto\"", "HTTP/1.1"),
     ] {
         // The port of a second listener is told by a first one.
@@ -195,7 +195,7 @@ async fn over_tls_the_upstream_chooses_http_2_or_1() {
         let nginx = Nginx::configured(
             "",
             &format!(
-                "listen 127.0.0.1:{port} ssl; {server} ssl_certificate {}; ssl_certificate_key {}; root {}; \
+                "listen 127.0.0.1:{port} ssl {server}; ssl_certificate {}; ssl_certificate_key {}; root {}; \
                  add_header X-Protocol $server_protocol;",
                 certificate.display(),
                 key.display(),

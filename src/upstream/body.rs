@@ -193,7 +193,9 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Download<B> {
         };
         // It comes of what is driven here, and never while this is not looking.
         let mut unwoken = Context::from_waker(Waker::noop());
+        connection.is_about_to_be_driven();
         if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(&mut unwoken) {
+            connection.is_left();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let ended = connection.drive(cx);

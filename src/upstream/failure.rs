@@ -58,7 +58,11 @@ impl Failure {
 
     /// Is it the upstream's fault, and not the client's?
     pub(super) fn is_the_upstreams(&self) -> bool {
-        self.told().0.is_server_error()
+        match self {
+            // The client's body ended before its time.
+            Self::Broken(error) if error.is_user() => false,
+            failure => failure.told().0.is_server_error(),
+        }
     }
 
     /// The status, and a sentence that names nothing of what is behind.

@@ -8,11 +8,16 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
-    task::{Context, Poll, Waker, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -38,12 +43,55 @@ pub(super) struct Http1 {
     sender: SendRequest<Outgoing>,
     connection: Connection<Stream, Outgoing>,
     is_closed: bool,
+    bell: Arc<Bell>,
+    /// What rings it.
+    waker: Waker,
     /// Set up once for all requests: it is moved only where it runs out.
     clock: Pin<Box<Sleep>>,
     /// Since when nobody uses it.
     pub(super) kept_since: Instant,
     /// It was used before: the upstream may be about to close it.
     pub(super) is_kept: bool,
+}
+
+/// Wakes who drives a connection, unless that one is at it. Taking a part of a body makes the connection want to read the
+/// next one, and who takes it is the one who reads: without this each part would cost a round through the scheduler.
+#[derive(Debug, Default)]
+struct Bell {
+    driver: AtomicWaker,
+    is_answered: AtomicBool,
+    rang: AtomicBool,
+}
+
+// === impl Bell ===
+
+impl Bell {
+    /// `driver` is at it.
+    fn answer(&self, driver: &Waker) {
+        self.driver.register(driver);
+        self.is_answered.store(true, SeqCst);
+        self.rang.store(false, SeqCst);
+    }
+
+    /// It is done; whether it was wanted again meanwhile.
+    fn leave(&self) -> bool {
+        self.is_answered.store(false, SeqCst);
+        self.rang.swap(false, SeqCst)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // In this order: either who leaves sees that it rang, or this sees that it has left.
+        self.rang.store(true, SeqCst);
+        if !self.is_answered.load(SeqCst) {
+            self.driver.wake();
+        }
+    }
 }
 
 /// Why a request has no answer.
@@ -63,10 +111,13 @@ impl Http1 {
             .await
             .map_err(Failure::Broken)?;
         let now = Instant::now();
+        let bell = Arc::new(Bell::default());
         Ok(Box::new(Self {
             sender,
             connection,
             is_closed: false,
+            waker: Waker::from(bell.clone()),
+            bell,
             clock: Box::pin(sleep_until(now + Duration::from_secs(3600))),
             kept_since: now,
             is_kept: false,
@@ -76,13 +127,33 @@ impl Http1 {
     /// Whether another request can be sent.
     pub(super) fn is_ready(&mut self) -> bool {
         // Nobody waits for it now; and what came unasked has to be seen, whatever this task has done already.
-        let look = poll_fn(|cx| Poll::Ready(self.drive(cx)));
+        let look = poll_fn(|cx| Poll::Ready(self.step(cx)));
         let _ = pin!(unconstrained(look)).poll(&mut Context::from_waker(Waker::noop()));
         !self.is_closed && self.sender.is_ready()
     }
 
     /// Reads and writes what can be. Ready: it has ended.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.bell.answer(cx.waker());
+        let waker = self.waker.clone();
+        let stepped = self.step(&mut Context::from_waker(&waker));
+        if self.bell.leave() && stepped.is_pending() {
+            cx.waker().wake_by_ref();
+        }
+        stepped
+    }
+
+    /// From now on until it is driven nobody needs to be told that it wants to be.
+    pub(super) fn is_about_to_be_driven(&self) {
+        self.bell.is_answered.store(true, SeqCst);
+    }
+
+    /// It is not driven just now, but will be: whoever has taken a part of a body comes for the next.
+    pub(super) fn is_left(&self) {
+        self.bell.leave();
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_closed {
             return Poll::Ready(());
         }

@@ -14,7 +14,7 @@ use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{ALLOW, CONTENT_LENGTH, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING},
+    header::{ALLOW, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING},
     response::Parts as AnswerParts,
     uri::{Authority, PathAndQuery},
 };
@@ -139,9 +139,10 @@ impl Upstream {
         let (mut request, upload) = Sending::of(request, begun);
         // What was written may have been read: twice only where that does no harm.
         let mut is_safe = upload.is_none() && is_safe(request.method());
-        let mut fresh = false;
+        // Connections that were kept and can't be used any more are few: a new one is the second or the third.
+        let mut tries = 0;
         loop {
-            let taken = if fresh {
+            let taken = if tries > 0 {
                 self.pool.open(asking.is_some()).await?
             } else {
                 self.pool.take(asking.is_some()).await?
@@ -154,7 +155,7 @@ impl Upstream {
                 Err(Unanswered {
                     unsent: Some(unsent),
                     failure,
-                }) if is_kept => {
+                }) if is_kept && tries < 2 => {
                     tracing::debug!(%failure, "request goes out on another connection");
                     request = *unsent;
                 }
@@ -167,7 +168,7 @@ impl Upstream {
                     _ => return Err(failure),
                 },
             }
-            fresh = true;
+            tries += 1;
         }
     }
 
@@ -230,13 +231,13 @@ impl Upstream {
                 if is_ambiguous(&parts) {
                     return Err(Failure::Ambiguous);
                 }
+                if ends_with_its_connection(&parts) {
+                    parts.extensions.insert(UntilClose);
+                }
                 self.link(connection, upload)
             }
             Taken::Http2(turn) => Link::Shared(turn),
         };
-        if ends_with_its_connection(&parts) {
-            parts.extensions.insert(UntilClose);
-        }
         strip_one_hop(&mut parts.headers);
         // The next hop's is the next hop's: an answer in HTTP/1.0 would be passed on as one.
         parts.version = Version::HTTP_11;
@@ -264,6 +265,8 @@ impl Upstream {
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;
         }
+        // Streams have no connection of their own.
+        request.headers_mut().remove(CONNECTION);
         request.headers_mut().remove(EXPECT);
         *request.version_mut() = Version::HTTP_2;
     }
