@@ -11,7 +11,7 @@ use crate::site::SiteSettings;
 use crate::units;
 
 /// `[primary]`: the server that owns the site.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(all(test, feature = "server"), derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PrimarySettings {

@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(Modified::of(at(9_000), at(5_000)), None);
         let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
         assert_eq!(Modified::of(before, at(5_000)), None);
-        let years = |number| SystemTime::UNIX_EPOCH + Duration::from_secs(number * 31_556_952);
+        let years = |number: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(number * 31_556_952);
         assert_eq!(Modified::of(years(9_000), years(9_001)), None);
     }
 }
