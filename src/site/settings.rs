@@ -160,7 +160,7 @@ mod tests {
                 "primary.files.cache_control[1].paths",
                 "primary.files.cache_control[1].value",
                 "primary.files.cache_control[2].value",
-                "primary.files.cache_control[2].paths",
+                "primary.files.cache_control[2].paths[0]",
             ]
         );
         assert!(problems[1].to_string().contains("max-age=3600"));

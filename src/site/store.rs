@@ -317,10 +317,12 @@ impl Store {
     /// Looks at what is there, and keeps it. `before`: what was.
     fn look(&self, path: &[u8], before: Option<Arc<Entry>>) -> io::Result<Found> {
         let found = self.look_at(path, before.as_deref());
-        let key = self.key(path);
         match &found {
-            Ok(Found::File(entry)) if entry.is_in_memory() => self.kept.insert(key, entry.clone()),
-            _ => self.kept.invalidate(&key),
+            Ok(Found::File(entry)) if entry.is_in_memory() => {
+                self.kept.insert(self.key(path), entry.clone());
+            }
+            _ if before.is_some() => self.kept.invalidate(&self.key(path)),
+            _ => {}
         }
         found
     }
@@ -386,9 +388,10 @@ impl Store {
                     .is_ok_and(|(_, metadata)| metadata.is_file());
         }
         // Either all of them are in memory, or none.
-        let in_memory =
-            |stamp: &Option<Stamp>| stamp.is_none_or(|stamp| stamp.length <= self.largest);
-        let bytes = bytes.filter(|_| stamps.iter().all(in_memory));
+        let in_memory = |(is_there, stamp): (&bool, &Option<Stamp>)| {
+            !is_there || stamp.is_none_or(|stamp| stamp.length <= self.largest)
+        };
+        let bytes = bytes.filter(|_| is_there.iter().zip(&stamps).all(in_memory));
         let length = bytes.as_ref().map_or(0, Bytes::len);
         let compress = self.compress && kind.compressible && (LEAST..=MOST).contains(&length);
         let face = Face {
@@ -615,4 +618,152 @@ fn below(root: &Path, path: &[u8]) -> Option<PathBuf> {
     joined.push("/");
     joined.push(path);
     Some(joined.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::units::ByteSize;
+
+    fn store(settings: &SiteSettings) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let store = Store::new(root, settings, &mut Vec::new());
+        (folder, store)
+    }
+
+    /// Writes a file that was changed so many hours ago.
+    fn write(path: &Path, content: &[u8], hours: u64) {
+        fs::write(path, content).unwrap();
+        let file = fs::File::options().append(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600))
+            .unwrap();
+    }
+
+    fn file(store: &Store, path: &str) -> Arc<Entry> {
+        match store.refresh(path.as_bytes()) {
+            Ok(Found::File(entry)) => entry,
+            found => panic!("{path}: {found:?}"),
+        }
+    }
+
+    fn bytes(entry: &Entry) -> &Bytes {
+        match &entry.plain.content {
+            Content::Memory(bytes) => bytes,
+            Content::Disk(_) => panic!("not in memory"),
+        }
+    }
+
+    #[test]
+    fn what_is_unchanged_is_not_read_again() {
+        let (folder, store) = store(&SiteSettings::default());
+        write(&folder.path().join("page.html"), b"page", 1);
+        let first = file(&store, "page.html");
+        assert!(Arc::ptr_eq(&first, &file(&store, "page.html")));
+        assert_eq!(store.looks(), 1);
+        // Another time, and nothing else: the same bytes, by which the layer knows the page.
+        write(&folder.path().join("page.html"), b"page", 2);
+        let second = file(&store, "page.html");
+        assert_eq!(store.looks(), 2);
+        assert_eq!(bytes(&first).as_ptr(), bytes(&second).as_ptr());
+        assert!(
+            first.plain.etag == second.plain.etag && first.plain.modified != second.plain.modified
+        );
+        write(&folder.path().join("page.html"), b"text", 2);
+        let third = file(&store, "page.html");
+        assert!(bytes(&third) == "text" && third.plain.etag != second.plain.etag);
+    }
+
+    #[test]
+    fn what_changed_just_now_is_read_again() {
+        let (folder, store) = store(&SiteSettings::default());
+        let path = folder.path().join("page.html");
+        fs::write(&path, "one").unwrap();
+        assert!(file(&store, "page.html").seen.is_fresh);
+        let time = path.metadata().unwrap().modified().unwrap();
+        fs::write(&path, "two").unwrap();
+        fs::File::options()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        assert_eq!(bytes(&file(&store, "page.html")), "two");
+    }
+
+    #[test]
+    fn holds_no_more_than_it_may() {
+        let (folder, store) = store(&SiteSettings {
+            memory: ByteSize::new(1 << 20),
+            ..SiteSettings::default()
+        });
+        for number in 0..300 {
+            write(
+                &folder.path().join(format!("{number}.bin")),
+                &[0; 10_000],
+                1,
+            );
+        }
+        for number in 0..300 {
+            assert_eq!(bytes(&file(&store, &format!("{number}.bin"))).len(), 10_000);
+        }
+        store.kept.run_pending_tasks();
+        assert!(store.kept.weighted_size() <= 1 << 20);
+        assert!((50..=104).contains(&store.kept.entry_count()));
+        // What is larger than all of it is not kept at all.
+        write(&folder.path().join("large.bin"), &[0; 1 << 21], 1);
+        assert!(!file(&store, "large.bin").is_in_memory());
+    }
+
+    #[test]
+    fn nothing_is_kept_where_nothing_may_be() {
+        let (folder, store) = store(&SiteSettings {
+            memory: ByteSize::new(0),
+            ..SiteSettings::default()
+        });
+        write(&folder.path().join("page.html"), b"page", 1);
+        assert!(!file(&store, "page.html").is_in_memory());
+        store.kept.run_pending_tasks();
+        assert_eq!(store.kept.entry_count(), 0);
+    }
+
+    #[test]
+    fn a_coding_is_made_once_and_stays() {
+        let (folder, store) = store(&SiteSettings::default());
+        let page = b"the same again and again ".repeat(100);
+        write(&folder.path().join("page.html"), &page, 1);
+        store.encode(&file(&store, "page.html"), 0);
+        let kept = file(&store, "page.html");
+        let Coded::There(first) = &kept.coded[0] else {
+            panic!("{:?}", kept.coded[0]);
+        };
+        assert!(first.length < 200 && first.headers["content-encoding"] == "br");
+        write(&folder.path().join("page.html"), &page, 2);
+        let renewed = file(&store, "page.html");
+        let Coded::There(second) = &renewed.coded[0] else {
+            panic!("{:?}", renewed.coded[0]);
+        };
+        assert_eq!(first.etag, second.etag);
+        write(&folder.path().join("page.html"), &page[1..], 2);
+        assert!(matches!(file(&store, "page.html").coded[0], Coded::Unknown));
+        // Of an entry that is not kept any more nothing is made.
+        store.encode(&renewed, 2);
+        assert!(matches!(file(&store, "page.html").coded[2], Coded::Unknown));
+    }
+
+    #[test]
+    fn what_does_not_get_smaller_stays_as_it_is() {
+        let (folder, store) = store(&SiteSettings::default());
+        let mut noise = vec![0; 5000];
+        getrandom::fill(&mut noise).unwrap();
+        write(&folder.path().join("noise.txt"), &noise, 1);
+        store.encode(&file(&store, "noise.txt"), 1);
+        let kept = file(&store, "noise.txt");
+        assert!(matches!(kept.coded[1], Coded::Useless));
+        let mut headers = http::HeaderMap::new();
+        headers.insert("accept-encoding", "zstd".parse().unwrap());
+        assert_eq!(kept.variant(&headers).1, None);
+    }
 }
