@@ -415,7 +415,12 @@ async fn a_restart_under_wrk_has_not_one_failed_request() {
 fn systemd_takes_the_units() {
     let folder = tempfile::tempdir().unwrap();
     let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    let units = ["overspill.service", "overspill.socket", "overspill-edge.service"].map(|name| {
+    let units = [
+        "overspill.service",
+        "overspill.socket",
+        "overspill-edge.service",
+    ]
+    .map(|name| {
         let unit = fs::read_to_string(deploy.join(name)).unwrap();
         // Where the program is here.
         let unit = unit.replace("/usr/local/bin/overspill", env!("CARGO_BIN_EXE_overspill"));

@@ -265,7 +265,7 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         };
         let service = TowerToHyperService::new(Noted::new(service, place.doing.clone()));
         let io = NotedIo::new(io, place.doing.clone());
-        let connection = builder.serve_connection(io, service).into_owned();
+        let connection = Box::pin(builder.serve_connection(io, service).into_owned());
         let told = told.clone();
         tokio::spawn(async move {
             // A connection that breaks concerns nobody but its client, who knows.

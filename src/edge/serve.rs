@@ -97,7 +97,7 @@ pub async fn serve(edge: Edge, listener: TcpListener, stop: impl Future<Output =
             doing: place.doing.clone(),
         });
         let io = NotedIo::new(io, place.doing.clone());
-        let connection = builder.serve_connection(io, service).into_owned();
+        let connection = Box::pin(builder.serve_connection(io, service).into_owned());
         let told = told.clone();
         tokio::spawn(async move {
             // A connection that breaks concerns nobody but its client, who knows.
