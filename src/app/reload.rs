@@ -16,7 +16,6 @@ use serde_json::Value;
 use super::Overspill;
 use crate::{
     config::{ConfigError, Settings},
-    handover,
     journal::Event,
 };
 
@@ -66,7 +65,8 @@ impl Reloader {
     /// Every problem of the configuration: then all stays as it was.
     pub fn reload(&self) -> Result<Reloaded, ConfigError> {
         let _alone = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let _told = handover::reloading();
+        #[cfg(feature = "server")]
+        let _told = crate::handover::reloading();
         let reloaded = (self.read)().and_then(|settings| self.overspill.reload(settings));
         if let Err(error) = &reloaded {
             let event = Event::Reload {
