@@ -33,10 +33,11 @@ cat >"$work/overspill.toml" <<CONF
 primary = { listen = "127.0.0.1:18470", site = "$work/site", limits = { connections = $((count + 100)), connections_per_address = $((count + 100)), idle = "10m" } }
 admin.listen = "127.0.0.1:18471"
 load.bandwidth.enabled = false
+load.cpu.enabled = false
 CONF
 cat >"$work/nginx.conf" <<CONF
 daemon off; master_process off; worker_processes 1; pid $work/nginx.pid; error_log $work/nginx.log;
-events { worker_connections $((count + 100)); }
+events { worker_connections $((count * 2 + 100)); }
 http {
     access_log off; sendfile on; open_file_cache max=100; keepalive_timeout 600s; keepalive_requests 1000000;
     client_body_temp_path $work/tmp/a; proxy_temp_path $work/tmp/b; fastcgi_temp_path $work/tmp/c;
@@ -52,6 +53,7 @@ PROGRAM=$program WORK=$work COUNT=$count STARTS=$starts python3 - $variants <<'P
 import os, socket, statistics, subprocess, sys, time
 
 work, count, starts = os.environ["WORK"], int(os.environ["COUNT"]), int(os.environ["STARTS"])
+socket.setdefaulttimeout(10)
 address = ("127.0.0.1", 18470)
 ask = b"GET /13.bin HTTP/1.1\r\nHost: localhost\r\n\r\n"
 commands = {
@@ -99,7 +101,7 @@ def stop(process):
     process.wait()
 
 
-for variant in sys.argv[1:]:
+def measure(variant):
     times = []
     for _ in range(starts):
         begun = time.monotonic()
@@ -109,7 +111,14 @@ for variant in sys.argv[1:]:
         process.kill()
         process.wait()
     process = start(variant)
-    ready()
+    try:
+        ready()
+        return remember(variant, process, times)
+    finally:
+        stop(process)
+
+
+def remember(variant, process, times):
     before = resident(process)
     streams = []
     for _ in range(count):
@@ -130,5 +139,8 @@ for variant in sys.argv[1:]:
     )
     for stream in streams:
         stream.close()
-    stop(process)
+
+
+for variant in sys.argv[1:]:
+    measure(variant)
 PYTHON

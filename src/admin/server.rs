@@ -245,9 +245,8 @@ async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Fut
         let router = router.clone().layer(Extension(Peer(peer.ip())));
         let service = TowerToHyperService::new(Noted::new(router, place.doing.clone()));
         let io = NotedIo::new(io, place.doing.clone());
-        let connection = builder
-            .serve_connection_with_upgrades(io, service)
-            .into_owned();
+        let connection = builder.serve_connection_with_upgrades(io, service);
+        let connection = Box::pin(connection.into_owned());
         let stopped = stopped.clone();
         tokio::spawn(async move {
             match attend(connection, &place.doing, &LIMITS, stopped).await {

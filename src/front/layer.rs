@@ -7,7 +7,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::CONNECTION};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -83,8 +83,10 @@ where
                 let (method, headers) = (request.method(), request.headers());
                 let mut answer =
                     error_answer(rejection.status(), rejection.sentence(), method, headers);
-                if rejection == Rejection::Coding {
-                    // Nobody knows where its body ends, and so where the next request begins.
+                let is_malformed =
+                    rejection.status() == StatusCode::BAD_REQUEST || rejection == Rejection::Coding;
+                if is_malformed && request.version() < Version::HTTP_2 {
+                    // Whoever sends such a request may mean something else by what comes after it.
                     let headers = answer.headers_mut();
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }

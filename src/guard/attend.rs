@@ -3,7 +3,7 @@
 //! One timer looks now and then at what the connection is doing. hyper has limits of its own: one for heads, which sets
 //! up a timer for every request, and none for who says nothing at all, does not read or sends a body byte by byte.
 
-use std::{pin::pin, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{pin::Pin, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::{
@@ -80,14 +80,14 @@ pub(crate) async fn attend_before<F: Future>(
     }
 }
 
-/// Serves `connection`, whose stream and requests write to `doing`.
+/// Serves `connection`, whose stream and requests write to `doing`. It is boxed: a future has room for what it is given, and
+/// again for where it puts it, for as long as the connection lasts.
 pub(crate) async fn attend<C: GracefulConnection>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     doing: &Doing,
     limits: &LimitSettings,
     mut stop: Stop,
 ) -> Served<C::Error> {
-    let mut connection = pin!(connection);
     let mut watch = Watch::new(limits);
     let mut next = Instant::now();
     let (mut stopping, mut leaving) = (None, None);
@@ -99,8 +99,6 @@ pub(crate) async fn attend<C: GracefulConnection>(
                 let now = Instant::now();
                 if stopping.is_some_and(|stop| now >= stop) && doing.is_quiet() {
                     connection.as_mut().graceful_shutdown();
-                    next = now + GRACE;
-                    continue;
                 }
                 match (watch.look(doing, now), leaving) {
                     // What it had begun when it was told to leave is finished.

@@ -2,6 +2,7 @@
 
 use std::{error::Error as StdError, net::SocketAddr, sync::Arc};
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -49,15 +50,17 @@ impl Connections {
         self.tls.is_some()
     }
 
-    /// Serves one, until it ends or has to.
-    pub(crate) async fn serve<I, S, B>(
+    /// Serves one, until it ends or has to. Not an `async fn`: its future would have room for the connection as it comes and
+    /// for what it becomes.
+    pub(crate) fn serve<I, S, B>(
         self: Arc<Self>,
         io: I,
         peer: SocketAddr,
         place: Arc<Place>,
         stop: Stop,
         service: S,
-    ) where
+    ) -> impl Future<Output = ()> + Send + 'static
+    where
         I: AsyncRead + AsyncWrite + Breaks + Unpin + Send + 'static,
         S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
         S::Future: Send + 'static,
@@ -66,26 +69,24 @@ impl Connections {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let served = match &self.tls {
-            None => {
-                let io = NotedIo::new(io, place.doing.clone());
-                let connection = self.any.serve_connection_with_upgrades(io, service);
-                attend(connection, &place.doing, &self.limits, stop).await
-            }
-            // In a box: what this takes no connection without TLS should take.
-            Some(tls) => Box::pin(self.serve_tls(tls, io, &place, stop, service)).await,
-        };
-        // A connection that breaks concerns nobody but its client, who knows.
-        match served {
-            Served::Ended(Ok(())) => {}
-            Served::Ended(Err(error)) => tracing::debug!(%peer, error, "connection ended"),
-            Served::ShownOut(why) => tracing::debug!(%peer, ?why, "shown out"),
+        if self.tls.is_some() {
+            // In a box: what a handshake takes no connection without TLS should take.
+            return Either::Left(Box::pin(async move {
+                let served = self.serve_tls(io, &place, stop, service).await;
+                note(served, peer);
+            }));
         }
+        let io = NotedIo::new(io, place.doing.clone());
+        let connection = self.any.serve_connection_with_upgrades(io, service);
+        let connection = Box::pin(connection.into_owned());
+        Either::Right(async move {
+            let served = attend(connection, &place.doing, &self.limits, stop).await;
+            note(served, peer);
+        })
     }
 
     async fn serve_tls<I, S, B>(
         &self,
-        tls: &Tls,
         io: I,
         place: &Place,
         stop: Stop,
@@ -100,6 +101,9 @@ impl Connections {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        let Some(tls) = &self.tls else {
+            return Served::Ended(Ok(()));
+        };
         let io = Counted::new(io, place.doing.clone());
         let handshake = tls.acceptor.accept(io);
         let io: TlsStream<_> = match attend_before(handshake, &place.doing, &self.limits).await {
@@ -113,7 +117,16 @@ impl Connections {
             _ => &tls.http1,
         };
         let io = NotedIo::counted(io, place.doing.clone());
-        let connection = builder.serve_connection_with_upgrades(io, service);
+        let connection = Box::pin(builder.serve_connection_with_upgrades(io, service));
         attend(connection, &place.doing, &self.limits, stop).await
+    }
+}
+
+/// A connection that breaks concerns nobody but its client, who knows.
+fn note(served: Served<BoxError>, peer: SocketAddr) {
+    match served {
+        Served::Ended(Ok(())) => {}
+        Served::Ended(Err(error)) => tracing::debug!(%peer, error, "connection ended"),
+        Served::ShownOut(why) => tracing::debug!(%peer, ?why, "shown out"),
     }
 }
