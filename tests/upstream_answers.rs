@@ -3,6 +3,8 @@
 #![cfg(feature = "server")]
 
 mod support {
+    #![allow(dead_code, reason = "every test binary uses its own part of this")]
+
     pub(crate) mod raw;
 }
 

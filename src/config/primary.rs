@@ -9,7 +9,7 @@ use crate::guard::LimitSettings;
 use crate::units;
 
 /// `[primary]`: the server that owns the site.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PrimarySettings {
