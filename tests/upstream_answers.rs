@@ -4,6 +4,8 @@
 
 #[allow(dead_code, reason = "every test binary uses its own part of this")]
 mod support {
+    #![allow(dead_code, reason = "every test binary uses its own part of this")]
+
     pub(crate) mod raw;
 }
 
