@@ -84,6 +84,7 @@ pub(super) struct Store {
     flights: Mutex<HashMap<Box<[u8]>, watch::Receiver<Landed>>>,
     checks: Aside<Arc<Entry>>,
     codings: Aside<(Arc<Entry>, usize)>,
+    looks: AtomicU64,
 }
 
 /// The keys are hashes already.
@@ -199,6 +200,7 @@ impl Store {
             flights: Mutex::default(),
             checks: Aside::new(),
             codings: Aside::new(),
+            looks: AtomicU64::new(0),
         }
     }
 
@@ -316,6 +318,7 @@ impl Store {
 
     /// Looks at what is there, and keeps it. `before`: what was.
     fn look(&self, path: &[u8], before: Option<Arc<Entry>>) -> io::Result<Found> {
+        self.looks.fetch_add(1, Relaxed);
         let found = self.look_at(path, before.as_deref());
         match &found {
             Ok(Found::File(entry)) if entry.is_in_memory() => {
@@ -534,6 +537,12 @@ impl Store {
                 _ => Op::Nop,
             }
         });
+    }
+
+    /// How often the disk was looked at for something else than whether it is unchanged.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.looks.load(Relaxed)
     }
 }
 
