@@ -2,7 +2,6 @@
 
 #![cfg(feature = "server")]
 
-#[allow(dead_code, reason = "every test binary uses its own part of this")]
 mod support {
     #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
