@@ -3,7 +3,7 @@
 //! One timer looks now and then at what the connection is doing. hyper has limits of its own: one for heads, which sets
 //! up a timer for every request, and none for who says nothing at all, does not read or sends a body byte by byte.
 
-use std::{pin::pin, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::{
@@ -89,7 +89,12 @@ pub(crate) async fn attend<C: GracefulConnection>(
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => return Served::Ended(ended),
+            ended = poll_fn(|cx| loop {
+                let polled = connection.as_mut().poll(cx);
+                if polled.is_ready() || !doing.is_polled_again() {
+                    break polled;
+                }
+            }) => return Served::Ended(ended),
             () = sleep_until(next) => {
                 let now = Instant::now();
                 match (watch.look(doing, now), leaving) {

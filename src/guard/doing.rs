@@ -37,6 +37,8 @@ pub(crate) struct Doing {
     head: AtomicU64,
     /// The connection is to end with a reset.
     pub(super) broken: AtomicBool,
+    /// Something waits to be sent at the end of a poll.
+    again: AtomicBool,
     /// Rung when it has to go, since there are too many.
     pub(super) leave: Notify,
 }
@@ -66,6 +68,7 @@ impl Doing {
             since: AtomicU64::default(),
             head: AtomicU64::default(),
             broken: AtomicBool::default(),
+            again: AtomicBool::default(),
             leave: Notify::default(),
         };
         doing.since.store(doing.now(), Relaxed);
@@ -95,6 +98,16 @@ impl Doing {
             }
             self.writing.store(waits, Relaxed);
         }
+    }
+
+    /// The connection is to be polled once more, though nothing has happened.
+    pub(crate) fn poll_again(&self) {
+        self.again.store(true, Relaxed);
+    }
+
+    /// Whether it is, which is forgotten.
+    pub(super) fn is_polled_again(&self) -> bool {
+        self.again.load(Relaxed) && self.again.swap(false, Relaxed)
     }
 
     /// A request came.

@@ -9,7 +9,7 @@ use hyper_util::{rt::TokioExecutor, server::conn::auto};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::Certificates;
+use super::{Certificates, gather::Gathered};
 use crate::guard::{
     Breaks, Counted, LimitSettings, NotedIo, Place, Served, Stop, attend, attend_before, builder,
 };
@@ -108,12 +108,14 @@ impl Connections {
             Err(why) => return Served::ShownOut(why),
         };
         // Who agrees on nothing knows of HTTP/1.1 alone (RFC 9113 section 3.2).
-        let builder = match io.get_ref().1.alpn_protocol() {
-            Some(b"h2") => &tls.http2,
-            _ => &tls.http1,
-        };
-        let io = NotedIo::counted(io, place.doing.clone());
-        let connection = builder.serve_connection(io, service);
-        attend(connection, &place.doing, &self.limits, stop).await
+        let doing = &place.doing;
+        if io.get_ref().1.alpn_protocol() == Some(b"h2") {
+            let io = NotedIo::counted(Gathered::new(io, doing.clone()), doing.clone());
+            let connection = tls.http2.serve_connection(io, service);
+            return attend(connection, doing, &self.limits, stop).await;
+        }
+        let io = NotedIo::counted(io, doing.clone());
+        let connection = tls.http1.serve_connection(io, service);
+        attend(connection, doing, &self.limits, stop).await
     }
 }

@@ -11,6 +11,7 @@
 //! | `certificates` | all of them, and which one a client gets (SNI, RFC 6066 section 3) |
 //! | `watch` | looks for new files |
 //! | `connections` | serves a connection, with TLS or without |
+//! | `gather` | what HTTP/2 writes in one go is sent in one go |
 //! | `redirect` | from plain HTTP to https |
 
 #[cfg(feature = "server")]
@@ -19,6 +20,8 @@ mod certificate;
 mod certificates;
 #[cfg(feature = "server")]
 mod connections;
+#[cfg(feature = "server")]
+mod gather;
 #[cfg(feature = "server")]
 mod redirect;
 mod settings;
