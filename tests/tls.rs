@@ -9,6 +9,10 @@ mod tls;
 use std::{fs, io, net::SocketAddr, path::PathBuf, process::Stdio};
 
 use axum::{Router, http::HeaderMap, routing};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use support::{
     client::{self, drain, get, visitor},
@@ -27,6 +31,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::Command,
+    task::JoinSet,
 };
 
 /// The primary with the small site and the certificate `a`.
@@ -346,6 +351,65 @@ async fn what_is_dropped_after_the_handshake_gets_not_even_an_alert() {
         let wanted = (method == "reset").then_some(io::ErrorKind::ConnectionReset);
         assert_eq!(drain(&mut stream).await, (Vec::new(), wanted), "{method}");
     }
+}
+
+/// Many answers at once over one connection, small and large, to a client that reads now and then.
+#[tokio::test]
+async fn all_answers_over_one_connection_of_http2_come_whole() {
+    let certificates = Certificates::of_localhost();
+    let (site, program) = program(&certificates, "").await;
+    let large: Vec<u8> = (0..300_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    fs::write(site.path().join("large.bin"), &large).unwrap();
+    let stream = TcpStream::connect(program.site).await.unwrap();
+    let files = [certificates.path("a.pem")];
+    let stream = tls::connect_for(&["h2"], stream, "localhost", &files)
+        .await
+        .unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (client, connection) = http2::Builder::new(TokioExecutor::new())
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    for _ in 0..5 {
+        let mut asked = JoinSet::new();
+        for number in 0..60 {
+            let mut client = client.clone();
+            let path = ["a.png", "large.bin"][usize::from(number % 5 == 0)];
+            let url = format!("https://localhost:{}/{path}", program.site.port());
+            asked.spawn(async move {
+                let request = http::Request::get(url).body(Empty::new()).unwrap();
+                let answer = client.send_request(request).await.unwrap();
+                assert_eq!(answer.status(), 200);
+                (path, answer.into_body().collect().await.unwrap().to_bytes())
+            });
+        }
+        let all = soon("all answers", asked.join_all()).await;
+        assert_eq!(all.len(), 60);
+        for (path, body) in all {
+            let wanted = if path == "a.png" {
+                &b"png"[..]
+            } else {
+                &large[..]
+            };
+            assert!(body == wanted, "{path}: {} bytes", body.len());
+        }
+        // One alone is not kept waiting for others.
+        let mut client = client.clone();
+        let url = format!("https://localhost:{}/a.png", program.site.port());
+        let request = http::Request::get(url).body(Empty::new()).unwrap();
+        let answer = soon("an answer", client.send_request(request))
+            .await
+            .unwrap();
+        let body = soon("its body", answer.into_body().collect())
+            .await
+            .unwrap();
+        assert_eq!(body.to_bytes(), "png");
+    }
+    drop(client);
+    let _ = soon("the connection ends", connection).await;
 }
 
 /// The first bytes of a client that never says the rest: the header of a record of 512 bytes.

@@ -105,15 +105,29 @@ pub(crate) async fn connect(
     name: &str,
     trusted: &[PathBuf],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_for(&[], stream, name, trusted).await
+}
+
+/// The same, where one of these protocols is wanted (ALPN).
+pub(crate) async fn connect_for(
+    protocols: &[&str],
+    stream: TcpStream,
+    name: &str,
+    trusted: &[PathBuf],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for file in trusted {
         roots.add(certificate(file)).unwrap();
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connector = TlsConnector::from(Arc::new(config));
     soon("a handshake", connector.connect(name, stream)).await
