@@ -207,6 +207,8 @@ impl Pull {
         let has_other = self.has_other();
         if !has_other {
             self.fill.settle(Outcome::Streams(head.clone()));
+            // All of it may be there already: those who waited begin to read before its beginning is let go of.
+            tokio::task::yield_now().await;
         }
         let largest = inner.settings.largest.bytes();
         let mut filling = Filling { inner, bytes: 0 };
