@@ -207,8 +207,6 @@ impl Pull {
         let has_other = self.has_other();
         if !has_other {
             self.fill.settle(Outcome::Streams(head.clone()));
-            // All of it may be there already: those who waited begin to read before its beginning is let go of.
-            tokio::task::yield_now().await;
         }
         let largest = inner.settings.largest.bytes();
         let mut filling = Filling { inner, bytes: 0 };
@@ -250,6 +248,7 @@ impl Pull {
                     self.fill.settle(Outcome::Passes);
                     return;
                 }
+                self.until_read().await;
                 self.fill.shed();
                 shed = true;
             }
@@ -272,6 +271,17 @@ impl Pull {
         }
         self.fill.end(true);
         self.leave();
+    }
+
+    /// All of an answer may be there at once: who was told of it a moment ago begins to read before its beginning is let
+    /// go of, and need not ask again. Who has gone meanwhile is not waited for.
+    async fn until_read(&self) {
+        for _ in 0..20 {
+            if self.fill.is_read() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 }
 
