@@ -248,6 +248,7 @@ impl Pull {
                     self.fill.settle(Outcome::Passes);
                     return;
                 }
+                self.until_read().await;
                 self.fill.shed();
                 shed = true;
             }
@@ -270,6 +271,17 @@ impl Pull {
         }
         self.fill.end(true);
         self.leave();
+    }
+
+    /// All of an answer may be there at once: who was told of it a moment ago begins to read before its beginning is let
+    /// go of, and need not ask again. Who has gone meanwhile is not waited for.
+    async fn until_read(&self) {
+        for _ in 0..20 {
+            if self.fill.is_read() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 }
 
