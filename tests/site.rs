@@ -681,6 +681,15 @@ async fn texts_that_are_hot_are_compressed() {
         assert_eq!(answer.header("content-encoding"), Some(name));
         let decoded = decode_all(coding, &answer.body.clone().into(), 1 << 20).unwrap();
         assert!(decoded == page.as_bytes() && answer.body.len() < 1000);
+        // A part goes with parts that came when nothing was compressed yet.
+        let part = ask(
+            site,
+            "GET /page.html",
+            &format!("{lines}Range: bytes=3-5\r\n"),
+        )
+        .await;
+        assert_eq!((part.status, part.text()), (206, "the"));
+        assert_eq!(part.header("content-encoding"), None);
         // A page that is looked at again, and is the same, keeps it.
         let tag = answer.header("etag").unwrap().to_owned();
         is_of(&folder.root().join("page.html"), 2 * HOUR);

@@ -6,7 +6,7 @@ use super::{
     EdgeArguments, check,
     listen::{listen, listen_without_tls},
     log,
-    serve::{asked_to_stop, leave, restart_when_asked},
+    serve::{asked_to_stop, give_up, leave, restart_when_asked},
 };
 use crate::{
     admin::{Admin, AdminSettings, Lifecycle},
@@ -123,11 +123,7 @@ fn serve(arguments: &EdgeArguments, predecessor: &mut Option<Predecessor>) -> Re
             }
             ending = leave(successor, &lifecycle, &mut answering);
             tracing::info!("draining");
-            tokio::spawn(async {
-                asked_to_stop(reads_at_start).await;
-                tracing::warn!("asked to stop again: what is under way is given up");
-                std::process::exit(1);
-            });
+            tokio::spawn(give_up(successor.is_some(), access_log.clone()));
         };
         let listening = edge::Listening { listener, tls: certificates, redirect, access_log: access_log.clone() };
         edge::serve(edge, listening, stop).await;

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Settings,
+    access::AccessLog,
     admin::{Admin, Answering, Lifecycle},
     app::{self, Inner, Overspill, Reloader, Serving},
     config::ConfigError,
@@ -106,11 +107,7 @@ fn serve(
             restarter.let_go();
             ending = leave(successor, &lifecycle, &mut answering);
             overspill.shared().journal.record(Event::Drain, SystemTime::now());
-            tokio::spawn(async {
-                asked_to_stop(|| ()).await;
-                tracing::warn!("asked to stop again: what is under way is given up");
-                std::process::exit(1);
-            });
+            tokio::spawn(give_up(successor.is_some(), access_log.clone()));
         };
         app::serve(serving, stop).await;
         if let Some(log) = access_log {
@@ -144,6 +141,20 @@ pub(super) fn leave(
     tracing::info!(successor, "a successor has taken over");
     lifecycle.end();
     Some(tokio::spawn(answering.take()?.end()))
+}
+
+/// Ends the process when it is asked to stop once more: what is under way is given up. Who has a `successor` was not asked
+/// yet: a service manager asks both at once.
+pub(super) async fn give_up(has_successor: bool, access_log: Option<AccessLog>) {
+    if has_successor {
+        asked_to_stop(|| ()).await;
+    }
+    asked_to_stop(|| ()).await;
+    tracing::warn!("asked to stop again: what is under way is given up");
+    if let Some(log) = access_log {
+        log.end();
+    }
+    std::process::exit(1);
 }
 
 /// Starts a successor at each SIGUSR2.

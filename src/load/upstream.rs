@@ -42,9 +42,8 @@ struct Known {
     answers: AtomicU64,
     answer_time: AtomicU64,
     refusals: AtomicU64,
-    /// Requests that wait for their answer, and the sum of the times at which they began to.
+    /// Requests that wait for their answer, and the sum of the times at which they began to: [`one_since`].
     waiting: AtomicU64,
-    waiting_since: AtomicU64,
     /// Until when it wants to be left alone.
     overloaded_until: AtomicU64,
     is_reachable: AtomicBool,
@@ -86,7 +85,6 @@ impl Default for Known {
             answer_time: AtomicU64::default(),
             refusals: AtomicU64::default(),
             waiting: AtomicU64::default(),
-            waiting_since: AtomicU64::default(),
             overloaded_until: AtomicU64::default(),
             is_reachable: AtomicBool::default(),
             since: AtomicU64::default(),
@@ -112,8 +110,7 @@ impl UpstreamMeter {
     /// A request is passed on at `now`; it waits until the guard is told what came, or dropped.
     pub fn begin(&self, now: Instant) -> Waiting {
         let begun = self.0.time(now);
-        self.0.waiting.fetch_add(1, Relaxed);
-        self.0.waiting_since.fetch_add(begun, Relaxed);
+        self.0.waiting.fetch_add(one_since(begun), Relaxed);
         Waiting {
             known: self.0.clone(),
             begun,
@@ -135,9 +132,22 @@ impl UpstreamMeter {
             reachable: since.map(|_| known.is_reachable.load(Relaxed)),
             since,
             last_failure: known.last_failure.load_full(),
-            waiting: known.waiting.load(Relaxed),
+            waiting: known.waiting.load(Relaxed) & MOST_WAITING,
         })
     }
+}
+
+/// How many wait and since when are one number, so that they belong together whenever they are read: the count in the
+/// lower bits, above it the sum of when they began, in milliseconds. What overflows there comes off again with who ends.
+const COUNT_BITS: u32 = 22;
+const MOST_WAITING: u64 = (1 << COUNT_BITS) - 1;
+const SUM: u64 = u64::MAX >> COUNT_BITS;
+/// In microseconds.
+const MILLISECOND: u64 = 1000;
+
+/// One who has waited since `begun`, in microseconds.
+const fn one_since(begun: u64) -> u64 {
+    ((begun / MILLISECOND) << COUNT_BITS) | 1
 }
 
 // === impl Known ===
@@ -158,13 +168,17 @@ impl Known {
 
     /// The mean of what those have waited who wait.
     fn mean_wait(&self, now: u64) -> f64 {
-        let waiting = self.waiting.load(Relaxed);
+        let word = self.waiting.load(Relaxed);
+        let (waiting, since) = (word & MOST_WAITING, word >> COUNT_BITS);
         if waiting == 0 {
             return 0.0;
         }
-        // Others come and go meanwhile, so the two may not belong together: nobody waits longer than for all time.
-        let since = self.waiting_since.load(Relaxed) as f64 / waiting as f64;
-        (now as f64 - since).clamp(0.0, now as f64)
+        let waited = waiting.wrapping_mul(now / MILLISECOND).wrapping_sub(since) & SUM;
+        // Who begins just now may be later than the look.
+        if waited > SUM / 2 {
+            return 0.0;
+        }
+        (waited * MILLISECOND) as f64 / waiting as f64
     }
 }
 
@@ -210,8 +224,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.known.waiting.fetch_sub(1, Relaxed);
-        self.known.waiting_since.fetch_sub(self.begun, Relaxed);
+        self.known.waiting.fetch_sub(one_since(self.begun), Relaxed);
     }
 }
 
@@ -301,6 +314,31 @@ mod tests {
         assert_eq!(load(&mut signal), 2.0);
         drop(waiting);
         assert_eq!(load(&mut signal), 1.0);
+    }
+
+    /// One read of a number that is just being changed must not look like an age.
+    #[test]
+    fn who_comes_and_goes_while_it_is_looked_at_changes_little() {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let known = Known {
+            origin: Instant::now().checked_sub(DAY).unwrap(),
+            ..Known::default()
+        };
+        let meter = UpstreamMeter(Arc::new(known));
+        let _waits = meter.begin(Instant::now());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..100_000 {
+                        drop(meter.begin(Instant::now()));
+                    }
+                });
+            }
+            for _ in 0..100_000 {
+                let waited = meter.0.mean_wait(meter.0.time(Instant::now()));
+                assert!(waited < DAY.as_micros() as f64 / 10.0, "{waited}");
+            }
+        });
     }
 
     #[tokio::test(start_paused = true)]

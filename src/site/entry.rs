@@ -14,7 +14,7 @@ use http::{
     HeaderMap, HeaderValue,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-        LAST_MODIFIED, VARY,
+        LAST_MODIFIED, RANGE, VARY,
     },
 };
 
@@ -126,6 +126,11 @@ impl Entry {
             return (&self.plain, None);
         }
         let accepted = Accepted::of(headers);
+        if headers.contains_key(RANGE) {
+            // A part belongs to parts that came before, maybe when the coding had not been made yet.
+            let beside = |place: usize| self.seen.beside[place].is_some() && self.has(place);
+            return (self.coding(accepted.best(beside)), None);
+        }
         let missing = |place: usize| match &self.coded[place] {
             Coded::Unknown => self.face.compress,
             Coded::Useless => false,
@@ -134,15 +139,23 @@ impl Entry {
         let Some(best) = accepted.best(missing) else {
             return (&self.plain, None);
         };
-        if let Coded::There(variant) = &self.coded[best] {
-            return (variant, None);
+        if self.has(best) {
+            return (self.coding(Some(best)), None);
         }
-        let there = accepted.best(|place| matches!(self.coded[place], Coded::There(_)));
-        let variant = there.map_or(&self.plain, |place| match &self.coded[place] {
-            Coded::There(variant) => variant,
+        let there = accepted.best(|place| self.has(place));
+        (self.coding(there), Some(best))
+    }
+
+    fn has(&self, place: usize) -> bool {
+        matches!(self.coded[place], Coded::There(_))
+    }
+
+    /// The coding at `place`, else the file as it is.
+    fn coding(&self, place: Option<usize>) -> &Variant {
+        match place.map(|place| &self.coded[place]) {
+            Some(Coded::There(variant)) => variant,
             _ => &self.plain,
-        });
-        (variant, Some(best))
+        }
     }
 
     /// Whether it can be kept.

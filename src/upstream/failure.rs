@@ -58,11 +58,7 @@ impl Failure {
 
     /// Is it the upstream's fault, and not the client's?
     pub(super) fn is_the_upstreams(&self) -> bool {
-        match self {
-            // The client's body ended before its time.
-            Self::Broken(error) if error.is_user() => false,
-            failure => failure.told().0.is_server_error(),
-        }
+        self.told().0.is_server_error()
     }
 
     /// The status, and a sentence that names nothing of what is behind.
@@ -77,6 +73,10 @@ impl Failure {
                 StatusCode::REQUEST_TIMEOUT,
                 "The request did not arrive in time.",
             ),
+            // Its own body ended before its time: mostly nobody is left to be told.
+            Self::Broken(error) if error.is_user() => {
+                (StatusCode::BAD_REQUEST, "The request did not arrive whole.")
+            }
             Self::ConnectTimeout | Self::AnswerTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "The site took too long to answer. Please try again in a moment.",

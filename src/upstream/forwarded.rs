@@ -34,6 +34,11 @@ pub(super) struct Way<'a> {
 
 /// Writes `X-Forwarded-For`, `-Proto` and `-Host`; `forwarded`: and `Forwarded`.
 pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>, forwarded: bool) {
+    // CGI and its like know no difference between these and the real ones.
+    let disguised: Vec<HeaderName> = headers.keys().filter(is_disguised).cloned().collect();
+    for name in disguised {
+        headers.remove(name);
+    }
     if !way.is_trusted {
         let claimed: Vec<HeaderName> = headers
             .keys()
@@ -55,6 +60,15 @@ pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>, forwarded: 
     headers.entry(PROTO).or_insert(proto);
     if let Some(host) = way.host {
         headers.entry(HOST).or_insert_with(|| host.clone());
+    }
+}
+
+/// Whether it is one of those that applications believe, but for an underscore: no proxy writes them so.
+fn is_disguised(name: &&HeaderName) -> bool {
+    let name = name.as_str();
+    name.contains('_') && {
+        let plain = name.replace('_', "-");
+        plain.starts_with("x-forwarded-") || ALSO_BELIEVED.iter().any(|real| *real == *plain)
     }
 }
 
@@ -147,7 +161,7 @@ mod tests {
         told
     }
 
-    const CLAIMS: [(&str, &str); 7] = [
+    const CLAIMS: [(&str, &str); 9] = [
         ("x-forwarded-for", "1.2.3.4"),
         ("x-forwarded-for", "5.6.7.8"),
         ("x-forwarded-proto", "https"),
@@ -155,6 +169,9 @@ mod tests {
         ("x-forwarded-prefix", "/admin"),
         ("forwarded", "for=1.2.3.4"),
         ("x-real-ip", "1.2.3.4"),
+        // An application behind CGI or WSGI takes these for the same.
+        ("x_forwarded_for", "1.2.3.4"),
+        ("x-real_ip", "1.2.3.4"),
     ];
 
     #[test]
