@@ -66,6 +66,7 @@ async fn s_client(to: SocketAddr, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn curl_is_served_over_each_version_of_tls_and_of_http() {
     let certificates = Certificates::of_localhost();
     let (_site, program) = program(&certificates, "").await;
@@ -91,6 +92,7 @@ async fn curl_is_served_over_each_version_of_tls_and_of_http() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn a_session_is_resumed() {
     let certificates = Certificates::of_localhost();
     let (_site, program) = program(&certificates, "").await;
@@ -117,6 +119,7 @@ async fn a_session_is_resumed() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn each_name_gets_its_certificate_and_any_other_the_first() {
     let certificates = Certificates::of_localhost();
     certificates.make("b", "DNS:b.example,DNS:*.b.example");
@@ -152,6 +155,7 @@ async fn each_name_gets_its_certificate_and_any_other_the_first() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn new_files_are_used_and_connections_under_way_go_on() {
     let certificates = Certificates::of_localhost();
     certificates.make("new", "DNS:localhost");
@@ -195,6 +199,7 @@ async fn new_files_are_used_and_connections_under_way_go_on() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn what_is_wrong_with_the_files_is_told_by_its_key() {
     let certificates = Certificates::of_localhost();
     certificates.make("b", "DNS:b.example");
@@ -256,6 +261,7 @@ async fn what_is_wrong_with_the_files_is_told_by_its_key() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn a_certificate_that_has_ended_is_told_with_its_date() {
     let certificates = Certificates::none();
     certificates.make_ended("a", "DNS:localhost");
@@ -275,6 +281,7 @@ fn redirect() -> SocketAddr {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn plain_http_is_sent_to_https() {
     let certificates = Certificates::of_localhost();
     let plain = redirect();
@@ -299,6 +306,7 @@ async fn plain_http_is_sent_to_https() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn at_drop_a_connection_is_closed_before_a_byte_of_tls() {
     let certificates = Certificates::of_localhost();
     let plain = redirect();
@@ -329,6 +337,7 @@ async fn at_drop_a_connection_is_closed_before_a_byte_of_tls() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn what_is_dropped_after_the_handshake_gets_not_even_an_alert() {
     let certificates = Certificates::of_localhost();
     for method in ["close", "reset"] {
@@ -355,6 +364,7 @@ async fn what_is_dropped_after_the_handshake_gets_not_even_an_alert() {
 
 /// Many answers at once over one connection, small and large, to a client that reads now and then.
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn all_answers_over_one_connection_of_http2_come_whole() {
     let certificates = Certificates::of_localhost();
     let (site, program) = program(&certificates, "").await;
@@ -416,6 +426,7 @@ async fn all_answers_over_one_connection_of_http2_come_whole() {
 const BEGINNING: &[u8] = &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn slow_handshakes_are_shown_out_and_hold_up_nobody() {
     let certificates = Certificates::of_localhost();
     let (_site, program) = program(&certificates, "primary.limits.head_time = \"2s\"").await;
@@ -439,6 +450,7 @@ async fn slow_handshakes_are_shown_out_and_hold_up_nobody() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn handshakes_that_wait_make_room_for_others() {
     let certificates = Certificates::of_localhost();
     let lines = "primary.limits.connections = 3\nprimary.limits.head_time = \"1h\"";
@@ -454,6 +466,7 @@ async fn handshakes_that_wait_make_room_for_others() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn pages_over_https_are_linked_to_servers_with_https_alone() {
     let certificates = Certificates::of_localhost();
     let lines = "offload.share = 1.0\n\
@@ -479,6 +492,7 @@ async fn pages_over_https_are_linked_to_servers_with_https_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn an_upstream_is_told_that_it_was_https() {
     let certificates = Certificates::of_localhost();
     let told = |headers: HeaderMap| async move {
@@ -498,6 +512,7 @@ async fn an_upstream_is_told_that_it_was_https() {
 }
 
 #[tokio::test]
+#[ignore = "needs openssl"]
 async fn an_edge_speaks_tls_as_well() {
     let certificates = Certificates::of_localhost();
     let site = small_site();

@@ -28,6 +28,7 @@ pub struct TlsSettings {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub more: Vec<PairSettings>,
     /// Where requests without TLS are answered by a redirect (308) to the same page over https, such as `0.0.0.0:80`.
+    /// The port that it names is the one at which TLS is listened to.
     /// Default: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<units::AddressText>"))]
