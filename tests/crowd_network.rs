@@ -287,7 +287,13 @@ async fn a_crowd_beyond_all_servers_gets_whole_pages_or_is_told_to_come_later() 
     let pulls = requests("bypassed");
     assert!(pulls >= OBJECTS.len() as u64, "{status}");
     let edge = bed.status(EDGE).await;
-    assert_eq!(edge["objects"], OBJECTS.len(), "{edge}");
+    // What may come compressed may be there twice: as browsers take it, for whom the edge is warmed up, and as this crowd
+    // does, which takes no coding.
+    let kept = count(&edge["objects"]) as usize;
+    assert!(
+        (OBJECTS.len()..=2 * OBJECTS.len()).contains(&kept),
+        "{edge}"
+    );
     let edges = |what: &str| count(&edge["requests"][what]);
     assert_eq!(edges("failed") + edges("refused"), 0, "{edge}");
     assert!(edges("hits") > edges("misses"), "{edge}");
