@@ -11,7 +11,7 @@ mod shell;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{fs, path::Path, process::Stdio};
+use std::{cell::RefCell, fs, path::Path, process::Stdio};
 
 use axum::{Router, routing::get as on_get};
 use serde_json::Value;
@@ -23,6 +23,7 @@ use support::{
     caches::Cache,
     client::get,
     config::Config,
+    handing::Process,
     process::program,
     program::{Program, command},
     upstream::Upstream,
@@ -387,7 +388,13 @@ impl Around {
     }
 
     async fn follow(&self, block: &Block) {
+        // Who takes over is nobody's child: it ends with this.
+        let successors = RefCell::new(Vec::new());
         let after = async |line: &str, printed: &shell::Printed| {
+            if let Some((_, said)) = printed.stdout.split_once("restarted: process ") {
+                let process = said.split(' ').next().unwrap().parse().unwrap();
+                successors.borrow_mut().push(Process(process));
+            }
             let elsewhere = line.contains(" > ") || line.contains("--out");
             assert!(
                 elsewhere == printed.stdout.is_empty(),
@@ -401,6 +408,8 @@ impl Around {
             }
         };
         self.shell.run(block, after).await;
+        let restarts = block.text.matches("overspill restart").count();
+        assert_eq!(successors.borrow().len(), restarts, "{}", block.place);
     }
 }
 
