@@ -21,7 +21,7 @@
 //! let settings = Settings::load()?;
 //! let edge = Edge::start(&settings.edge, &settings.load)?;
 //! let listener = tokio::net::TcpListener::bind(settings.edge.listen).await?;
-//! overspill::edge::serve(edge, listener, None, std::future::pending()).await;
+//! overspill::edge::serve(edge, listener, std::future::pending()).await;
 //! # Ok(()) }
 //! ```
 
