@@ -234,9 +234,9 @@ struct FromPeer<S> {
     peer: SocketAddr,
     trusted: bool,
     over_tls: bool,
-    /// The connection's place, and word of the stop: both are held on to for as long as the connection is open.
-    place: Arc<Place>,
-    told: Stop,
+    /// The connection's place, and word of the stop: both are held on to for as long as the connection is open. In one
+    /// piece, since it is cloned with every request, and the word is shared by all connections.
+    held: Arc<(Arc<Place>, Stop)>,
 }
 
 impl<S> Service<Request<Body>> for FromPeer<S>
@@ -262,9 +262,8 @@ where
         }
         // After an upgrade the connection goes on without its server.
         if extensions.get::<OnUpgrade>().is_some() {
-            let answering = self.place.doing.begin(false);
-            let held = (answering, self.place.clone(), self.told.clone());
-            extensions.insert(Held::new(held));
+            let answering = self.held.0.doing.begin(false);
+            extensions.insert(Held::new((answering, self.held.clone())));
         }
         FromPeerFuture {
             inner: self.inner.call(request),
@@ -447,8 +446,7 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
                 .iter()
                 .any(|network| network.contains(&address)),
             over_tls: connections.are_over_tls(),
-            place: place.clone(),
-            told: told.clone(),
+            held: Arc::new((place.clone(), told.clone())),
         };
         let service = TowerToHyperService::new(Noted::new(service, place.doing.clone()));
         let serves = connections
