@@ -2,7 +2,7 @@
 
 use http::{Request, Version, header::HOST};
 
-use super::Rejection;
+use super::{Rejection, bytes::letters_digits_and};
 
 /// Longest host with its port: 255 bytes are the limit of DNS, the rest is room for brackets and port.
 const MAX_HOST: usize = 264;
@@ -35,7 +35,7 @@ pub fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Rejection> {
         (None, None) if request.version() < Version::HTTP_11 => return Ok(None),
         (None, None) => return Err(Rejection::HostMissing),
     };
-    if is_host(host) {
+    if is_host(host.as_bytes()) {
         Ok(Some(host))
     } else {
         Err(Rejection::HostStrange)
@@ -44,40 +44,58 @@ pub fn authority<B>(request: &Request<B>) -> Result<Option<&str>, Rejection> {
 
 /// `host [ ":" port ]` of RFC 3986 section 3.2, without user information, and not empty: an empty host
 /// is invalid under http (RFC 9110 section 4.2.1).
-fn is_host(text: &str) -> bool {
+fn is_host(text: &[u8]) -> bool {
     if text.len() > MAX_HOST {
         return false;
     }
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((literal, rest)) => {
-            return is_ip_literal(literal)
-                && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
-        }
-        None => text.split_once(':').unwrap_or((text, "")),
-    };
-    !host.is_empty() && is_reg_name(host.as_bytes()) && is_port(port)
+    if let [b'[', rest @ ..] = text
+        && let Some((literal, rest)) = split(rest, b']')
+    {
+        return is_ip_literal(literal)
+            && match rest {
+                [] => true,
+                [b':', port @ ..] => is_port(port),
+                _ => false,
+            };
+    }
+    let (host, port) = split(text, b':').unwrap_or((text, b""));
+    !host.is_empty() && is_reg_name(host) && is_port(port)
+}
+
+/// What stands before the first `byte`, and what after it.
+fn split(text: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|found| *found == byte)?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// Digits up to 65535. None at all is allowed: `example.com:` is `example.com`.
-fn is_port(text: &str) -> bool {
-    text.is_empty() || (text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok())
+fn is_port(text: &[u8]) -> bool {
+    let number = text.iter().try_fold(0_u16, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        let number = number.checked_mul(10)?.checked_add(digit.into())?;
+        (digit < 10).then_some(number)
+    });
+    number.is_some()
 }
 
 /// What stands between the brackets. IPvFuture has no user yet, and zone identifiers are local to a
 /// machine (RFC 9844), so IPv6 it is.
-fn is_ip_literal(text: &str) -> bool {
-    text.parse::<std::net::Ipv6Addr>().is_ok()
+fn is_ip_literal(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
 }
+
+/// `unreserved / sub-delims`.
+static IN_NAMES: [bool; 256] = letters_digits_and(b"-._~!$&'()*+,;=");
 
 /// `*( unreserved / pct-encoded / sub-delims )`.
 fn is_reg_name(mut bytes: &[u8]) -> bool {
     loop {
         bytes = match bytes {
             [] => return true,
+            [b, rest @ ..] if IN_NAMES[usize::from(*b)] => rest,
             [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 rest
             }
-            [b, rest @ ..] if b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(b) => rest,
             _ => return false,
         };
     }

@@ -26,6 +26,7 @@
 //! ```
 
 mod answer;
+mod bytes;
 mod host;
 mod layer;
 mod target;

@@ -1,6 +1,6 @@
 //! Is the path one that can be looked up or passed on without a second meaning.
 
-use super::Rejection;
+use super::{Rejection, bytes::letters_digits_and};
 
 /// Longest path and query together, in bytes: what nginx and Apache take, too.
 pub const MAX_TARGET: usize = 8 * 1024;
@@ -29,10 +29,15 @@ pub fn check_target(target: &str, rules: Rules) -> Result<(), Rejection> {
     if target.len() > MAX_TARGET {
         return Err(Rejection::TooLong);
     }
-    let path = target.split_once('?').map_or(target, |(path, _)| path);
-    let Some(mut rest) = path.as_bytes().strip_prefix(b"/") else {
+    let target = target.as_bytes();
+    let end = target.iter().position(|byte| *byte == b'?');
+    let path = &target[..end.unwrap_or(target.len())];
+    let Some(mut rest) = path.strip_prefix(b"/") else {
         return Err(Rejection::Form);
     };
+    if is_usual(path) {
+        return Ok(());
+    }
     let mut segment = Segment::default();
     let mut hidden = false;
     let mut is_first = true;
@@ -69,6 +74,21 @@ pub fn check_target(target: &str, rules: Rules) -> Result<(), Rejection> {
     }
     Ok(())
 }
+
+/// Whether nothing in `path` can be wrong, which is so of nearly all: each byte is a letter, a digit, or one of those that
+/// mean nothing by themselves, and no segment is empty or begins with a dot.
+fn is_usual(path: &[u8]) -> bool {
+    let mut before = 0;
+    for &byte in path {
+        if !USUAL[usize::from(byte)] || (before == b'/' && matches!(byte, b'/' | b'.')) {
+            return false;
+        }
+        before = byte;
+    }
+    true
+}
+
+static USUAL: [bool; 256] = letters_digits_and(b"/-._~");
 
 enum Read {
     Byte(u8),

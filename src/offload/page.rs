@@ -7,7 +7,6 @@
 use std::{
     collections::VecDeque,
     future::Future,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -28,6 +27,7 @@ use super::{
     counters::Outcome,
     future::{Passing, length},
     pages::{Asked, ByServer, Finished, FinishedKey, Identity, PageKey, Policies, Seen},
+    request::Peer,
     service::{self, is_https, let_stay},
     snapshot::Snapshot,
     spread::{Placing, Shares, Spread},
@@ -137,7 +137,7 @@ impl Rewriting {
     /// `server` is a position that the chooser gave, so it is one of the snapshot's.
     pub(super) fn new<B>(
         request: &Request<B>,
-        peer: Option<SocketAddr>,
+        peer: Peer,
         server: usize,
         snapshot: &Snapshot,
         path: u64,

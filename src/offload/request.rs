@@ -1,5 +1,8 @@
 //! What a request is: something that begins a visit, or a part of a page that was let in.
 
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::ConnectInfo;
 use http::{HeaderMap, HeaderName, Method, Request, header};
 
 use super::compiled::Compiled;
@@ -8,6 +11,32 @@ use super::compiled::Compiled;
 /// request does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverTls;
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Peer {
+    pub(crate) address: Option<SocketAddr>,
+    /// What it sends came over TLS.
+    pub(crate) over_tls: bool,
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// Where nobody else knows: as the extensions of the request tell.
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        let extensions = request.extensions();
+        let address = extensions.get::<ConnectInfo<SocketAddr>>();
+        Self {
+            address: address.map(|info| info.0),
+            over_tls: extensions.get::<OverTls>().is_some(),
+        }
+    }
+
+    pub(super) fn ip(self) -> Option<IpAddr> {
+        self.address.map(|address| address.ip())
+    }
+}
 
 /// What the decision needs to know of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,12 +2,10 @@
 
 use std::{
     cell::OnceCell,
-    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use axum::extract::ConnectInfo;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
 };
@@ -28,7 +26,7 @@ use super::{
     page::Rewriting,
     pages::Asked,
     reason::{Reason, Told},
-    request::{Kind, OverTls},
+    request::{Kind, Peer},
     riding::Riding,
     settings::Mode,
     shared::Shared,
@@ -61,13 +59,36 @@ static TOKEN: HeaderName = HeaderName::from_static(TOKEN_HEADER);
 pub struct Offload<S> {
     inner: S,
     shared: Arc<Shared>,
+    /// [`None`]: each request tells.
+    peer: Option<Peer>,
 }
 
 // === impl Offload ===
 
 impl<S> Offload<S> {
     pub(super) const fn new(inner: S, shared: Arc<Shared>) -> Self {
-        Self { inner, shared }
+        Self {
+            inner,
+            shared,
+            peer: None,
+        }
+    }
+
+    /// The same around `inner`, for the requests of one connection. They need no extensions to tell who `peer` is, which
+    /// would cost each of them a table.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_peer(&self, inner: S, peer: Peer) -> Self {
+        Self {
+            inner,
+            shared: self.shared.clone(),
+            peer: Some(peer),
+        }
+    }
+
+    /// What is inside.
+    #[cfg(feature = "server")]
+    pub(crate) const fn inner(&self) -> &S {
+        &self.inner
     }
 }
 
@@ -136,10 +157,7 @@ impl<S> Offload<S> {
         ResBody: HttpBody,
         ResBody::Error: Into<BoxError>,
     {
-        let peer = request
-            .extensions()
-            .get::<ConnectInfo<SocketAddr>>()
-            .map(|info| info.0);
+        let peer = self.peer.unwrap_or_else(|| Peer::of(&request));
         let account = Account::new(&self.shared);
         if snapshot.compiled.fallback.is_some() && fallback::is_asked_for(&request) {
             let account = account.with(Outcome::Bypassed);
@@ -284,14 +302,14 @@ impl<S> Offload<S> {
     fn decide<B>(
         &self,
         request: &Request<B>,
-        peer: Option<SocketAddr>,
+        peer: Peer,
         kind: Kind,
         path: u64,
         snapshot: &Snapshot,
     ) -> Answer {
         let compiled = &snapshot.compiled;
         let mut client: Client<'_> =
-            client(peer.map(|peer| peer.ip()), request.headers(), compiled);
+            client(peer.ip(), request.headers(), compiled);
         if client.address.is_none() && client.identity.is_none() {
             client.hash = self.shared.counters.stranger();
         }
@@ -365,8 +383,8 @@ impl<S> Offload<S> {
         if let_in && decision == Decision::Serve && !known.get().is_some_and(Option::is_some) {
             self.shared.serves_alone();
         }
-        if let_in && let Some(peer) = peer {
-            let address = client_key(Some(peer.ip().to_canonical()), None);
+        if let_in && let Some(address) = peer.ip() {
+            let address = client_key(Some(address.to_canonical()), None);
             self.shared.admitted.note(address, unix);
         }
         let cookie = || {
@@ -392,7 +410,7 @@ impl<S> Offload<S> {
     fn drop_request<B, F, ResBody>(
         &self,
         request: &Request<B>,
-        peer: Option<SocketAddr>,
+        peer: Peer,
         account: Account,
         snapshot: &Snapshot,
     ) -> ResponseFuture<F, ResBody>
@@ -402,10 +420,11 @@ impl<S> Offload<S> {
         // A proxy's HTTP/2 connection carries other visitors' requests as well: those go on.
         let is_shared = request.version() == Version::HTTP_2
             && is_trusted(
-                peer.map(|peer| peer.ip()),
+                peer.ip(),
                 &snapshot.compiled.trusted_proxies,
             );
         let switch = peer
+            .address
             .filter(|_| !is_shared)
             .and_then(|peer| self.shared.connections.switch(peer));
         if let Some(switch) = &switch {
@@ -464,7 +483,7 @@ impl<S> Offload<S> {
 /// The position of the class that the request belongs to; 0 where there are none, and where it makes no difference.
 fn class<B>(
     request: &Request<B>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     kind: Kind,
     client: &Client<'_>,
     compiled: &Compiled,
@@ -476,7 +495,7 @@ fn class<B>(
         client,
         path: request.uri().path(),
         headers: request.headers(),
-        trusted: is_trusted(peer.map(|peer| peer.ip()), &compiled.trusted_proxies),
+        trusted: is_trusted(peer.ip(), &compiled.trusted_proxies),
     })
 }
 
@@ -530,7 +549,7 @@ const fn served(reason: Reason) -> Decided {
 }
 
 /// Health paths and exempt addresses.
-fn is_bypassed<B>(request: &Request<B>, peer: Option<SocketAddr>, snapshot: &Snapshot) -> bool {
+fn is_bypassed<B>(request: &Request<B>, peer: Peer, snapshot: &Snapshot) -> bool {
     let compiled = &snapshot.compiled;
     let path = request.uri().path();
     if compiled.bypasses_path(path) {
@@ -539,7 +558,7 @@ fn is_bypassed<B>(request: &Request<B>, peer: Option<SocketAddr>, snapshot: &Sna
     if compiled.bypass_addresses.is_empty() {
         return false;
     }
-    let client = client(peer.map(|peer| peer.ip()), request.headers(), compiled);
+    let client = client(peer.ip(), request.headers(), compiled);
     client.address.is_some_and(|address| {
         compiled
             .bypass_addresses
@@ -551,18 +570,17 @@ fn is_bypassed<B>(request: &Request<B>, peer: Option<SocketAddr>, snapshot: &Sna
 /// Whether the page was asked for over https: as the connection says, or a trusted proxy.
 pub(super) fn is_https<B>(
     request: &Request<B>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     snapshot: &Snapshot,
 ) -> bool {
     let trusted = is_trusted(
-        peer.map(|peer| peer.ip()),
+        peer.ip(),
         &snapshot.compiled.trusted_proxies,
     );
     if trusted && let Some(proto) = forwarded_proto(request.headers()) {
         return proto.eq_ignore_ascii_case("https");
     }
-    request.extensions().get::<OverTls>().is_some()
-        || request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)
+    peer.over_tls || request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)
 }
 
 /// What the last proxy says of the scheme.

@@ -32,6 +32,7 @@ pub(super) struct Asker<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     pub(super) version: Version,
+    pub(super) conditional: Conditional,
 }
 
 // === impl Asker ===
@@ -42,6 +43,7 @@ impl<'a> Asker<'a> {
             method: request.method(),
             headers: request.headers(),
             version: request.version(),
+            conditional: Conditional::of(request.headers()),
         }
     }
 
@@ -50,6 +52,7 @@ impl<'a> Asker<'a> {
             method: &parts.method,
             headers: &parts.headers,
             version: parts.version,
+            conditional: Conditional::of(&parts.headers),
         }
     }
 
@@ -77,7 +80,7 @@ impl<'a> Asker<'a> {
 
     /// The file, by the conditions and the range that are asked for.
     pub(super) fn answer(self, entry: &Entry, variant: &Variant) -> Response<SiteBody> {
-        let conditional = Conditional::of(self.headers);
+        let conditional = self.conditional;
         match conditional.verdict(self.headers, variant.validators()) {
             Verdict::Send => {}
             Verdict::NotModified => return not_modified(entry, variant),
@@ -142,9 +145,7 @@ impl<'a> Asker<'a> {
 
 /// What a whole answer would have said that caches go by (RFC 9110 section 15.4.5).
 fn not_modified(entry: &Entry, variant: &Variant) -> Response<SiteBody> {
-    let mut answer = Response::new(SiteBody::empty());
-    *answer.status_mut() = StatusCode::NOT_MODIFIED;
-    let headers = answer.headers_mut();
+    let mut headers = HeaderMap::with_capacity(4);
     headers.insert(ETAG, variant.etag.clone());
     if let Some(modified) = &variant.modified {
         headers.insert(LAST_MODIFIED, modified.value.clone());
@@ -155,6 +156,9 @@ fn not_modified(entry: &Entry, variant: &Variant) -> Response<SiteBody> {
     if entry.face.varies {
         headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     }
+    let mut answer = Response::new(SiteBody::empty());
+    *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    *answer.headers_mut() = headers;
     answer
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, HeaderValue, Method,
-    header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
+    header::{ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
 };
 
 /// What tells one version of a file from another.
@@ -38,8 +38,12 @@ pub(super) enum Verdict {
 /// Which of the headers a request has that decide here: mostly none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Conditional {
-    preconditions: bool,
+    if_none_match: bool,
+    /// Any of the others that decide whether the file is sent.
+    others: bool,
     range: bool,
+    /// Not a condition, but read with them.
+    pub(super) accept_encoding: bool,
 }
 
 // === impl Modified ===
@@ -64,6 +68,18 @@ impl Modified {
     }
 }
 
+// === impl Verdict ===
+
+impl Verdict {
+    const fn by(is_known: bool) -> Self {
+        if is_known {
+            Self::NotModified
+        } else {
+            Self::Send
+        }
+    }
+}
+
 // === impl Conditional ===
 
 impl Conditional {
@@ -72,18 +88,24 @@ impl Conditional {
         let mut found = Self::default();
         for name in headers.keys() {
             found.range |= name == RANGE;
-            found.preconditions |= name == IF_NONE_MATCH
-                || name == IF_MODIFIED_SINCE
-                || name == IF_MATCH
-                || name == IF_UNMODIFIED_SINCE;
+            found.accept_encoding |= name == ACCEPT_ENCODING;
+            found.if_none_match |= name == IF_NONE_MATCH;
+            found.others |=
+                name == IF_MODIFIED_SINCE || name == IF_MATCH || name == IF_UNMODIFIED_SINCE;
         }
         found
     }
 
+    /// Whether a part is asked for.
+    pub(super) const fn has_range(self) -> bool {
+        self.range
+    }
+
     /// The preconditions in their order (RFC 9110 section 13.2.2), for GET and HEAD.
     pub(super) fn verdict(self, headers: &HeaderMap, file: Validators<'_>) -> Verdict {
-        if !self.preconditions {
-            return Verdict::Send;
+        if !self.others {
+            let is_known = self.if_none_match && names(headers, &IF_NONE_MATCH, file.etag, true);
+            return Verdict::by(is_known);
         }
         if headers.contains_key(IF_MATCH) {
             if !names(headers, &IF_MATCH, file.etag, false) {
@@ -95,7 +117,7 @@ impl Conditional {
         {
             return Verdict::Failed;
         }
-        let is_known = if headers.contains_key(IF_NONE_MATCH) {
+        let is_known = if self.if_none_match {
             names(headers, &IF_NONE_MATCH, file.etag, true)
         } else if let Some(modified) = file.modified {
             // Nearly always the very date that was sent.
@@ -104,11 +126,7 @@ impl Conditional {
         } else {
             false
         };
-        if is_known {
-            Verdict::NotModified
-        } else {
-            Verdict::Send
-        }
+        Verdict::by(is_known)
     }
 
     /// The value of `Range`, if it is to be answered with a part (RFC 9110 sections 13.1.5 and 14.2): it is for GET, it

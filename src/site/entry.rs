@@ -14,12 +14,13 @@ use http::{
     HeaderMap, HeaderValue,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-        LAST_MODIFIED, RANGE, VARY,
+        LAST_MODIFIED, VARY,
     },
 };
 
 use super::{
     accept::{Accepted, CODINGS},
+    answer::Asker,
     conditions::{Modified, Validators},
     files::{Opened, Stamp},
 };
@@ -120,13 +121,14 @@ impl Entry {
         }
     }
 
-    /// The variant for who sends `headers`, and the position of the coding that would be better and is not there.
-    pub(super) fn variant(&self, headers: &HeaderMap) -> (&Variant, Option<usize>) {
-        if !self.face.varies {
+    /// The variant for `asker`, and the position of the coding that would be better and is not there.
+    pub(super) fn variant(&self, asker: Asker<'_>) -> (&Variant, Option<usize>) {
+        // Who does not say what it can decode gets the file as it is.
+        if !self.face.varies || !asker.conditional.accept_encoding {
             return (&self.plain, None);
         }
-        let accepted = Accepted::of(headers);
-        if headers.contains_key(RANGE) {
+        let accepted = Accepted::of(asker.headers);
+        if asker.conditional.has_range() {
             // A part belongs to parts that came before, maybe when the coding had not been made yet.
             let beside = |place: usize| self.seen.beside[place].is_some() && self.has(place);
             return (self.coding(accepted.best(beside)), None);

@@ -137,7 +137,7 @@ impl Site {
     }
 
     fn file(&self, asker: Asker<'_>, entry: &Arc<Entry>) -> Response<SiteBody> {
-        let (variant, missing) = entry.variant(asker.headers);
+        let (variant, missing) = entry.variant(asker);
         if let Some(place) = missing {
             self.store.wants(entry, place);
         }
@@ -180,7 +180,7 @@ impl Site {
             },
         };
         match entry {
-            Some(entry) => asker.not_found(entry.variant(asker.headers).0),
+            Some(entry) => asker.not_found(entry.variant(asker).0),
             None => asker.error(StatusCode::NOT_FOUND, "There is nothing at this address."),
         }
     }

@@ -17,7 +17,7 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Applications believe these, too: a client must not set them.
-const ALSO_BELIEVED: [HeaderName; 2] = [FORWARDED, HeaderName::from_static("x-real-ip")];
+const ALSO_BELIEVED: [&str; 2] = ["forwarded", "x-real-ip"];
 
 /// What is known of a request's way to us.
 #[derive(Debug, Clone, Copy)]
@@ -34,20 +34,15 @@ pub(super) struct Way<'a> {
 
 /// Writes `X-Forwarded-For`, `-Proto` and `-Host`; `forwarded`: and `Forwarded`.
 pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>, forwarded: bool) {
-    // CGI and its like know no difference between these and the real ones.
-    let disguised: Vec<HeaderName> = headers.keys().filter(is_disguised).cloned().collect();
-    for name in disguised {
+    let unwanted: Vec<HeaderName> = headers
+        .keys()
+        // Nearly all begin with another letter.
+        .filter(|name| matches!(name.as_str().as_bytes(), [b'x' | b'f', ..]))
+        .filter(|name| is_disguised(name) || (!way.is_trusted && is_believed(name.as_str())))
+        .cloned()
+        .collect();
+    for name in unwanted {
         headers.remove(name);
-    }
-    if !way.is_trusted {
-        let claimed: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| name.as_str().starts_with("x-forwarded-"))
-            .cloned()
-            .collect();
-        for name in claimed.iter().chain(&ALSO_BELIEVED) {
-            headers.remove(name);
-        }
     }
     if forwarded && let Some(elements) = elements(headers, way) {
         headers.insert(FORWARDED, elements);
@@ -63,13 +58,16 @@ pub(super) fn write_forwarded(headers: &mut HeaderMap, way: Way<'_>, forwarded: 
     }
 }
 
-/// Whether it is one of those that applications believe, but for an underscore: no proxy writes them so.
-fn is_disguised(name: &&HeaderName) -> bool {
+/// Whether applications believe it. All of these begin with an `x` or an `f`.
+fn is_believed(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || ALSO_BELIEVED.contains(&name)
+}
+
+/// Whether it is one of those, but for an underscore: no proxy writes them so, and CGI and its like know no difference
+/// between these and the real ones.
+fn is_disguised(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.contains('_') && {
-        let plain = name.replace('_', "-");
-        plain.starts_with("x-forwarded-") || ALSO_BELIEVED.iter().any(|real| *real == *plain)
-    }
+    name.contains('_') && is_believed(&name.replace('_', "-"))
 }
 
 /// The hops so far and the last one, as RFC 7239 section 4 writes them. Where whoever is trusted has told them in
@@ -118,18 +116,44 @@ fn node(address: Option<IpAddr>) -> String {
 
 /// The addresses so far, and the peer's: one line, since not every application reads more.
 fn chain(headers: &HeaderMap, peer: IpAddr) -> HeaderValue {
-    let mut chain: Vec<u8> = Vec::new();
+    // An address of either kind.
+    let mut chain: Vec<u8> = Vec::with_capacity(39);
     for line in headers.get_all(FOR) {
         chain.extend_from_slice(line.as_bytes());
         chain.extend_from_slice(b", ");
     }
-    chain.extend_from_slice(peer.to_string().as_bytes());
+    match peer {
+        IpAddr::V4(address) => write_octets(&mut chain, address.octets()),
+        IpAddr::V6(address) => chain.extend_from_slice(address.to_string().as_bytes()),
+    }
     HeaderValue::from_bytes(&chain).expect("header values and an address make a header value")
+}
+
+/// As `to_string` would, in a tenth of the time: it is done for every request.
+fn write_octets(text: &mut Vec<u8>, octets: [u8; 4]) {
+    for (place, octet) in octets.into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+        let first = usize::from(octet < 100) + usize::from(octet < 10);
+        text.extend_from_slice(&digits[first..]);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn octets_are_written_as_addresses_are() {
+        for octets in [[0, 9, 10, 99], [100, 199, 200, 255], [127, 0, 0, 1]] {
+            let mut text = Vec::new();
+            write_octets(&mut text, octets);
+            let address = std::net::Ipv4Addr::from(octets);
+            assert_eq!(text, address.to_string().as_bytes());
+        }
+    }
 
     fn told(
         lines: &[(&'static str, &str)],

@@ -456,7 +456,11 @@ impl Upstream {
             .map_or("", PathAndQuery::as_str);
         check_target(path, Rules::Upstream).map_err(Failure::Refused)?;
         let asked_for = authority(&request).map_err(Failure::Refused)?;
-        let host = asked_for.and_then(|host| HeaderValue::try_from(host).ok());
+        let host = match request.uri().authority() {
+            // It is what the header says: no copy.
+            None => asked_for.and_then(|_| request.headers().get(HOST).cloned()),
+            Some(_) => asked_for.and_then(|host| HeaderValue::try_from(host).ok()),
+        };
 
         let asking = Asking::of(&mut request);
         let (mut parts, body) = request.into_parts();

@@ -63,11 +63,10 @@ pub fn prepare_request(
 
 /// Whether If-None-Match may hold a tag of ours.
 fn may_be_marked(headers: &HeaderMap) -> bool {
+    let (first, rest) = (MARK[0], &MARK[1..]);
     headers.get_all(IF_NONE_MATCH).iter().any(|value| {
-        value
-            .as_bytes()
-            .windows(MARK.len())
-            .any(|part| part == MARK)
+        let mut parts = value.as_bytes().split(|byte| *byte == first).skip(1);
+        parts.any(|part| part.starts_with(rest))
     })
 }
 
