@@ -655,3 +655,165 @@ async fn server_timing_tells_visitors_and_no_cache() {
         "{timing}"
     );
 }
+
+/// All lines as soon as there is one about `/last`, which was asked after all others: of each its target and status.
+async fn told(program: &Program) -> Vec<(String, u64)> {
+    get("/last").ask(program.site).await;
+    entry(program, "/last").await;
+    let entries = lines_in(&log_of(program)).into_iter().map(|line| {
+        let entry: Value = serde_json::from_str(&line).unwrap();
+        let target = entry["target"].as_str().unwrap_or("-").to_owned();
+        (target, entry["status"].as_u64().unwrap())
+    });
+    entries.filter(|(target, _)| target != "/last").collect()
+}
+
+#[tokio::test]
+async fn what_the_limits_refuse_gets_one_line_with_the_status_that_was_answered() {
+    let takes_all = async |body: bytes::Bytes| format!("{} bytes", body.len());
+    let upstream = Upstream::start(Router::new().fallback(takes_all)).await;
+    let lines = format!(
+        "{JSON}\nprimary.upstream = \"http://{}\"\nprimary.limits.body_size = \"10B\"\nprimary.limits.headers = 20",
+        upstream.address
+    );
+    let program = Program::serve(&Config::new(lines)).await;
+    let long = "Content-Length: 11\r\n\r\nelevenbytes";
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n8\r\neight...\r\n8\r\neight...\r\n0\r\n\r\n";
+    for (target, rest, status) in [
+        ("/fits", "Content-Length: 10\r\n\r\nten bytes.", 200),
+        ("/long", long, 413),
+        ("/longer", chunked, 413),
+    ] {
+        let asked =
+            format!("POST {target} HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n{rest}");
+        let answer = support::raw::exchange(program.site, asked).await;
+        assert_eq!(answer.status, status, "{target}");
+    }
+    let url = format!("http://{}/many", program.site);
+    let many: Vec<String> = (0..30).map(|number| format!("X-{number}: 1")).collect();
+    let mut asks = vec!["--http2-prior-knowledge", &url];
+    for header in &many {
+        asks.extend(["-H", header]);
+    }
+    let answer = curl(&asks).await;
+    assert!(answer.stdout.starts_with("HTTP/2 431"), "{}", answer.stdout);
+    let expected = [
+        ("/fits", 200),
+        ("/long", 413),
+        ("/longer", 413),
+        ("/many", 431),
+    ];
+    let expected: Vec<_> = expected
+        .map(|(target, status)| (target.to_owned(), status))
+        .into();
+    assert_eq!(told(&program).await, expected);
+    let refused = entry(&program, "/longer").await;
+    assert_eq!(
+        (&refused["outcome"], &refused["aborted"]),
+        (&"refused".into(), &false.into())
+    );
+}
+
+#[tokio::test]
+async fn heads_that_nobody_can_read_get_a_line_with_the_status_that_was_answered() {
+    let site = folder([("a.png", b"png".as_slice())]);
+    let limits = "primary.limits.head_size = \"128KiB\"\nedge.limits.head_size = \"128KiB\"";
+    let primary = Program::serve(&Config::of_site(&site, &format!("{JSON}\n{limits}"))).await;
+    let lines = format!(
+        "{JSON}\n{limits}\nedge.primary = \"http://{}\"",
+        primary.site
+    );
+    let edge = Program::edge(&Config::new(lines)).await;
+    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(130 << 10));
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: 1\r\n".repeat(101));
+    let target = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000));
+    for program in [&primary, &edge] {
+        let mut expected = Vec::new();
+        for (said, status) in [
+            ("what? is this\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+            ("GET / HTTP/7.3\r\n\r\n", 400),
+            (&*long, 431),
+            (&*many, 431),
+            (&*target, 414),
+        ] {
+            let answer = support::raw::exchange(program.site, said).await;
+            assert_eq!(answer.status, status);
+            expected.push(("-".to_owned(), u64::from(status)));
+        }
+        // Who says nothing, or goes in the middle, was not answered.
+        for said in ["", "GET / HT"] {
+            let mut stream = connect(visitor(1), program.site).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+        }
+        // The line comes after the answer.
+        until("all lines", async || {
+            let mut told = told(program).await;
+            told.sort();
+            expected.sort();
+            (told == expected).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_cut_off_at_the_end_of_a_drain_gets_its_line() {
+    let upstream = Router::new()
+        .route(
+            "/never",
+            on_get(async || std::future::pending::<String>().await),
+        )
+        .route(
+            "/drips",
+            on_get(async || Response::new(drips(b"drip", std::future::pending(), ""))),
+        );
+    let upstream = Upstream::start(upstream).await;
+    let lines = format!(
+        "{JSON}\nprimary.upstream = \"http://{}\"\nprimary.limits.drain = \"200ms\"",
+        upstream.address
+    );
+    let program = Program::serve(&Config::new(lines)).await;
+    let logs = program.config_file();
+    let kept = tempfile::tempdir().unwrap();
+    let kept_log = kept.path().join("access.log");
+    fs::hard_link(logs.with_file_name("access.log"), &kept_log).unwrap();
+    let mut asking = Vec::new();
+    for target in ["/never", "/drips"] {
+        let mut stream = connect(visitor(1), program.site).await.unwrap();
+        let asked = get(&format!("{target}?1")).text();
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        if target == "/drips" {
+            stream.read_u8().await.unwrap();
+        }
+        asking.push(tokio::spawn(async move {
+            let mut read = Vec::new();
+            let _ = stream.read_to_end(&mut read).await;
+        }));
+        let url = format!("http://{}{target}?2", program.site);
+        asking.push(tokio::spawn(async move {
+            curl(&["--http2-prior-knowledge", &url]).await;
+        }));
+    }
+    program
+        .until("all are under way", |status| status["in_flight"] == 4)
+        .await;
+    assert_eq!(program.terminate().await, Some(0));
+    for asking in asking {
+        asking.await.unwrap();
+    }
+    let mut told = std::collections::BTreeMap::new();
+    for line in lines_in(&kept_log) {
+        let entry: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(entry["aborted"], true, "{entry}");
+        let target = entry["target"].as_str().unwrap().to_owned();
+        assert!(
+            told.insert(target, entry["status"].clone()).is_none(),
+            "{entry}"
+        );
+    }
+    assert_eq!(told.len(), 4, "{told:?}");
+    for (target, status) in [("/drips?1", 200), ("/never?1", 499), ("/never?2", 499)] {
+        assert_eq!(told[target], status, "{told:?}");
+    }
+}

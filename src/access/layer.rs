@@ -6,7 +6,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -63,9 +62,10 @@ pin_project! {
     /// The answer of a [`Logged`].
     #[derive(Debug)]
     pub struct LoggedFuture<F> {
+        // Goes to the log before it is known of what is inside that it is over.
+        open: Option<Box<Open>>,
         #[pin]
         inner: F,
-        open: Option<Box<Open>>,
     }
 }
 
@@ -165,21 +165,19 @@ pin_project! {
     /// The body of an answer of a [`Logged`].
     #[derive(Debug)]
     pub struct LoggedBody<R> {
+        // As above.
+        open: Option<Box<Open>>,
         #[pin]
         inner: R,
-        open: Option<Box<Open>>,
     }
 }
 
 // === impl LoggedBody ===
 
-impl LoggedBody<Body> {
-    /// As one that hides what is in it; without a log it is the body that it was.
-    pub(crate) fn boxed(self) -> Body {
-        match self.open {
-            None => self.inner,
-            Some(_) => Body::new(self),
-        }
+impl<R> LoggedBody<R> {
+    /// What is in it.
+    pub(crate) const fn get_mut(&mut self) -> &mut R {
+        &mut self.inner
     }
 }
 

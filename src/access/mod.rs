@@ -38,7 +38,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use tokio::sync::mpsc::{self, Sender};
 
 use self::{
@@ -196,6 +196,16 @@ impl AccessLog {
     /// A connection from `peer` is closed unheard.
     pub fn closed(&self, peer: SocketAddr) {
         self.0.closed(peer);
+    }
+
+    /// The head of a request from `peer` could not be read, and was answered with `status`.
+    pub(crate) fn unreadable(&self, peer: SocketAddr, status: StatusCode) {
+        let entry = Entry {
+            status: status.as_u16(),
+            outcome: self.unrecorded(),
+            ..Entry::closed(peer.ip().to_canonical())
+        };
+        self.0.over(Kind::Usual, entry);
     }
 
     fn open<B>(&self, request: &mut Request<B>, peer: SocketAddr) -> Open {

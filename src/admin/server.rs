@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     app::{Overspill, Reloader, ServeError, Status},
-    guard::{Acceptor, LimitSettings, Noted, NotedIo, Room, Served, Stop, attend, builder},
+    guard::{Acceptor, LimitSettings, Noted, NotedIo, Room, Served, Stopping, attend, builder},
     handover::Restarter,
     units::ByteSize,
 };
@@ -230,7 +230,7 @@ async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Fut
     let room = Room::new(&LIMITS, "admin");
     let mut acceptor = Acceptor::default();
     acceptor.relieved_by(room.clone());
-    let (stopping, stopped) = Stop::new();
+    let (stopping, stopped) = Stopping::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let (io, peer) = tokio::select! {
@@ -259,8 +259,7 @@ async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Fut
     }
     drop(listener);
     drop(stopped);
-    stopping.send_replace(());
-    stopping.closed().await;
+    stopping.all_have_ended().await;
 }
 
 /// The admin listener at work. Dropping this lets it work on.

@@ -27,7 +27,7 @@ use crate::{
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
     gate::Gate,
-    guard::{LimitSettings, Noted, Place, Room, Stop},
+    guard::{LimitSettings, Noted, NotedBody, Place, Room, Stop, Stopping},
     load::UpstreamMeter,
     offload::{BoxError, Dropped, Outcome, OverTls},
     problem::Problem,
@@ -227,6 +227,9 @@ impl http_body::Body for InnerBody {
     }
 }
 
+/// The body of what is answered.
+type AnswerBody = LoggedBody<NotedBody>;
+
 /// Tells the services inside who is at the other end, and whether what that one says of others is believed.
 #[derive(Debug, Clone)]
 struct FromPeer<S> {
@@ -239,11 +242,11 @@ struct FromPeer<S> {
     held: Arc<(Arc<Place>, Stop)>,
 }
 
-impl<S> Service<Request<Body>> for FromPeer<S>
+impl<S, Q> Service<Request<Q>> for FromPeer<S>
 where
-    S: Service<Request<Body>, Response = Response<LoggedBody<Body>>, Error = Infallible>,
+    S: Service<Request<Q>, Response = Response<AnswerBody>, Error = Infallible>,
 {
-    type Response = Response<Body>;
+    type Response = Response<AnswerBody>;
     type Error = Dropped;
     type Future = FromPeerFuture<S::Future>;
 
@@ -251,7 +254,7 @@ where
         self.inner.poll_ready(cx).map_err(|never| match never {})
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.peer));
         if self.trusted {
@@ -280,16 +283,20 @@ pin_project! {
 
 impl<F> Future for FromPeerFuture<F>
 where
-    F: Future<Output = Result<Response<LoggedBody<Body>>, Infallible>>,
+    F: Future<Output = Result<Response<AnswerBody>, Infallible>>,
 {
-    type Output = Result<Response<Body>, Dropped>;
+    type Output = Result<Response<AnswerBody>, Dropped>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(answer) = ready!(self.project().inner.poll(cx));
+        let Ok(mut answer) = ready!(self.project().inner.poll(cx));
         // Over HTTP/2 the head would go out before the body is asked for.
-        match answer.extensions().get::<Dropped>() {
-            Some(dropped) => Poll::Ready(Err(*dropped)),
-            None => Poll::Ready(Ok(answer.map(LoggedBody::boxed))),
+        match answer.extensions().get::<Dropped>().copied() {
+            Some(dropped) => {
+                // It is not the client that takes it back.
+                answer.body_mut().get_mut().is_given_up();
+                Poll::Ready(Err(dropped))
+            }
+            None => Poll::Ready(Ok(answer)),
         }
     }
 }
@@ -404,7 +411,7 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     if let Some(log) = &log {
         serving.listener.seen_by(log.witness());
     }
-    let (stopping, told) = Stop::new();
+    let (stopping, told) = Stopping::new();
     let renewing = serving.tls.map(|certificates| {
         let shared = serving.overspill.shared().clone();
         let tell = move |renewal| shared.journal.record(renewal, SystemTime::now());
@@ -438,8 +445,10 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
             continue;
         };
         let address = peer.ip().to_canonical();
+        let service = Noted::new(service.clone(), place.doing.clone());
         let service = FromPeer {
-            inner: Logged::new(service.clone(), log.clone(), peer),
+            // What the limits refuse gets its line as well.
+            inner: Logged::new(service, log.clone(), peer),
             peer,
             trusted: serving
                 .trusted_proxies
@@ -448,10 +457,11 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
             over_tls: connections.are_over_tls(),
             held: Arc::new((place.clone(), told.clone())),
         };
-        let service = TowerToHyperService::new(Noted::new(service, place.doing.clone()));
-        let serves = connections
-            .clone()
-            .serve(io, peer, place, told.clone(), service);
+        let service = TowerToHyperService::new(service);
+        let serves =
+            connections
+                .clone()
+                .serve(io, (peer, log.clone()), place, told.clone(), service);
         tokio::spawn(serves);
         room.settle().await;
     }
@@ -461,14 +471,5 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     // Nobody new: the queue in the kernel goes with the listener.
     drop(serving.listener);
     drop(told);
-    stopping.send_replace(());
-    if tokio::time::timeout(serving.drain, stopping.closed())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            seconds = serving.drain.as_secs(),
-            "requests were still under way when the time for draining was over"
-        );
-    }
+    stopping.drain(serving.drain).await;
 }

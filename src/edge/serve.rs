@@ -11,13 +11,13 @@ use std::{
 use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::net::TcpListener;
 use tower_service::Service;
 
 use super::{Edge, EdgeFuture, service::refusal};
 use crate::{
     access::{AccessLog, Logged},
-    guard::{Acceptor, Answering, Doing, Room, Stop, too_much},
+    guard::{Acceptor, Answering, Doing, Room, Stopping, too_much},
     journal::Event,
     tls::{self, Certificates, Connections, Redirect},
 };
@@ -113,7 +113,7 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
     let room = Room::new(&limits, "edge.limits");
     let mut acceptor = Acceptor::default();
     acceptor.relieved_by(room.clone());
-    let (stopping, told) = Stop::new();
+    let (stopping, told) = Stopping::new();
     let renewing = listening.tls.map(|certificates| {
         let tell = |event: Event| event.log();
         tokio::spawn(tls::watch(certificates, tell))
@@ -153,9 +153,10 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
         };
         let service = Logged::new(service, access_log.clone(), peer);
         let service = TowerToHyperService::new(service);
-        let serves = connections
-            .clone()
-            .serve(io, peer, place, told.clone(), service);
+        let serves =
+            connections
+                .clone()
+                .serve(io, (peer, access_log.clone()), place, told.clone(), service);
         tokio::spawn(serves);
         room.settle().await;
     }
@@ -164,13 +165,7 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
     }
     drop(listener);
     drop(told);
-    stopping.send_replace(());
-    if timeout(limits.drain, stopping.closed()).await.is_err() {
-        tracing::warn!(
-            seconds = limits.drain.as_secs(),
-            "requests were still under way when the time for draining was over"
-        );
-    }
+    stopping.drain(limits.drain).await;
 }
 
 #[cfg(test)]

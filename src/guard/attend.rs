@@ -8,11 +8,13 @@ use std::{pin::Pin, sync::atomic::Ordering::Relaxed, time::Duration};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{Doing, LimitSettings};
 
+/// How often it is looked whether all is let go of that a connection was cut off from, and how many times.
+const LOOSE_ENDS: (Duration, u32) = (Duration::from_millis(5), 200);
 /// How long a connection that is told to end may take to say goodbye.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a connection is kept without a request when the server stops. Who asks in this time is answered; a client
@@ -34,6 +36,8 @@ pub(crate) enum Why {
     Crowded,
     /// It takes back what it asks for.
     Flood,
+    /// The server has stopped, and the time for what was under way is over.
+    Stopped,
 }
 
 /// How a connection went.
@@ -45,22 +49,63 @@ pub(crate) enum Served<E> {
     ShownOut(Why),
 }
 
+/// How far a server is with its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serving,
+    /// What is under way is finished.
+    Draining,
+    /// Nothing is, any more.
+    Over,
+}
+
 /// Tells every connection that the server stops.
+#[derive(Debug)]
+pub(crate) struct Stopping(watch::Sender<Stage>);
+
+/// A connection's word of it. Each lives as long as a connection is served.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop(watch::Receiver<()>);
+pub(crate) struct Stop(watch::Receiver<Stage>);
+
+// === impl Stopping ===
+
+impl Stopping {
+    /// Who tells it, and who is told.
+    pub(crate) fn new() -> (Self, Stop) {
+        let (tell, told) = watch::channel(Stage::Serving);
+        (Self(tell), Stop(told))
+    }
+
+    /// Tells all connections to end, and waits until they have.
+    pub(crate) async fn all_have_ended(&self) {
+        self.0.send_replace(Stage::Draining);
+        self.0.closed().await;
+    }
+
+    /// The same, for `drain` at most; those that are left then are cut off.
+    pub(crate) async fn drain(self, drain: Duration) {
+        if timeout(drain, self.all_have_ended()).await.is_ok() {
+            return;
+        }
+        tracing::warn!(
+            seconds = drain.as_secs(),
+            "requests were still under way when the time for draining was over"
+        );
+        self.0.send_replace(Stage::Over);
+        // The access log is told of each: it must not end before.
+        let _ = timeout(GRACE, self.0.closed()).await;
+    }
+}
 
 // === impl Stop ===
 
 impl Stop {
-    /// Who tells it, and who is told. Each lives as long as a connection is served.
-    pub(crate) fn new() -> (watch::Sender<()>, Self) {
-        let (tell, told) = watch::channel(());
-        (tell, Self(told))
-    }
-
-    pub(crate) async fn asked(&mut self) {
-        // Where nobody is left to tell, it is over as well.
-        let _ = self.0.changed().await;
+    /// The next stage. Where nobody is left to tell, it is over as well.
+    pub(crate) async fn next(&mut self) -> Stage {
+        match self.0.changed().await {
+            Ok(()) => *self.0.borrow_and_update(),
+            Err(_) => Stage::Over,
+        }
     }
 }
 
@@ -133,7 +178,19 @@ pub(crate) async fn attend<C: GracefulConnection>(
                 next = Instant::now();
                 connection.as_mut().graceful_shutdown();
             }
-            () = stop.asked(), if stopping.is_none() => {
+            stage = stop.next() => {
+                if stage == Stage::Over {
+                    drop(connection);
+                    let (moment, times) = LOOSE_ENDS;
+                    for _ in 0..times {
+                        // Over HTTP/2 each request has a task of its own.
+                        if !doing.is_answering() {
+                            break;
+                        }
+                        sleep(moment).await;
+                    }
+                    return Served::ShownOut(Why::Stopped);
+                }
                 let last_call = Instant::now() + LAST_CALL;
                 stopping = Some(last_call);
                 doing.closing.store(true, Relaxed);

@@ -38,10 +38,10 @@ pub(crate) use self::accept::Relief;
 pub use self::settings::LimitSettings;
 #[cfg(feature = "server")]
 pub(crate) use self::{
-    attend::{Served, Stop, attend, attend_before},
+    attend::{Served, Stop, Stopping, attend, attend_before},
     doing::{Answering, Doing},
     files::allow_many_connections,
     io::{Breaks, Counted, NotedIo},
     room::{Place, Room},
-    service::{Noted, builder, too_much},
+    service::{Noted, NotedBody, builder, too_much},
 };

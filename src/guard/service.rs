@@ -220,6 +220,17 @@ pub(crate) struct NotedBody {
     answering: Option<Answering>,
 }
 
+// === impl NotedBody ===
+
+impl NotedBody {
+    /// None of it is sent, and not because of the client.
+    pub(crate) fn is_given_up(&mut self) {
+        if let Some(answering) = &mut self.answering {
+            answering.is_whole();
+        }
+    }
+}
+
 impl Drop for NotedBody {
     fn drop(&mut self) {
         if let Some(answering) = &mut self.answering

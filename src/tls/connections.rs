@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, net::SocketAddr, sync::Arc};
 
 use futures_util::future::Either;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
@@ -11,8 +11,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::Certificates;
-use crate::guard::{
-    Breaks, Counted, LimitSettings, NotedIo, Place, Served, Stop, attend, attend_before, builder,
+use crate::{
+    access::AccessLog,
+    guard::{
+        Breaks, Counted, LimitSettings, NotedIo, Place, Served, Stop, attend, attend_before,
+        builder,
+    },
 };
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -55,7 +59,7 @@ impl Connections {
     pub(crate) fn serve<I, S, B>(
         self: Arc<Self>,
         io: I,
-        peer: SocketAddr,
+        (peer, log): (SocketAddr, Option<AccessLog>),
         place: Arc<Place>,
         stop: Stop,
         service: S,
@@ -73,7 +77,7 @@ impl Connections {
             // In a box: what a handshake takes no connection without TLS should take.
             return Either::Left(Box::pin(async move {
                 let served = self.serve_tls(io, &place, stop, service).await;
-                note(served, peer);
+                note(served, peer, log.as_ref());
             }));
         }
         let io = NotedIo::new(io, place.doing.clone());
@@ -81,7 +85,7 @@ impl Connections {
         let connection = Box::pin(connection.into_owned());
         Either::Right(async move {
             let served = attend(connection, &place.doing, &self.limits, stop).await;
-            note(served, peer);
+            note(served, peer, log.as_ref());
         })
     }
 
@@ -123,10 +127,27 @@ impl Connections {
 }
 
 /// A connection that breaks concerns nobody but its client, who knows.
-fn note(served: Served<BoxError>, peer: SocketAddr) {
+fn note(served: Served<BoxError>, peer: SocketAddr, log: Option<&AccessLog>) {
     match served {
         Served::Ended(Ok(())) => {}
-        Served::Ended(Err(error)) => tracing::debug!(%peer, error, "connection ended"),
+        Served::Ended(Err(error)) => {
+            if let (Some(log), Some(status)) = (log, refusal(&error)) {
+                log.unreadable(peer, status);
+            }
+            tracing::debug!(%peer, error, "connection ended");
+        }
         Served::ShownOut(why) => tracing::debug!(%peer, ?why, "shown out"),
     }
+}
+
+/// What hyper has answered where it could not read the head of a request over HTTP/1.1: no service sees such a one.
+fn refusal(error: &BoxError) -> Option<StatusCode> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    if error.is_parse_too_large() {
+        return Some(match &*error.to_string() {
+            "URI too long" => StatusCode::URI_TOO_LONG,
+            _ => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        });
+    }
+    (error.is_parse() && !error.is_parse_version_h2()).then_some(StatusCode::BAD_REQUEST)
 }

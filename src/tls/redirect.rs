@@ -98,14 +98,14 @@ pub(crate) async fn redirect<L>(
     loop {
         let (io, peer) = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.asked() => return,
+            _ = stop.next() => return,
         };
         let Some(place) = room.enter((!exempts(peer)).then(|| peer.ip())) else {
             continue;
         };
         let service = TowerToHyperService::new(Noted::new(service.clone(), place.doing.clone()));
         let connections = connections.clone();
-        tokio::spawn(connections.serve(io, peer, place, told.clone(), service));
+        tokio::spawn(connections.serve(io, (peer, None), place, told.clone(), service));
         room.settle().await;
     }
 }
