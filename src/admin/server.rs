@@ -28,7 +28,9 @@ use super::{
 };
 use crate::{
     app::{Overspill, Reloader, ServeError, Status},
-    guard::{Acceptor, LimitSettings, Noted, NotedIo, Room, Served, Stopping, attend, builder},
+    guard::{
+        Acceptor, Answers, LimitSettings, Noted, NotedIo, Room, Served, Stopping, attend, builder,
+    },
     handover::Restarter,
     units::ByteSize,
 };
@@ -226,7 +228,7 @@ impl Admin {
 
 /// Answers until `stop` is ready, and then what was asked before.
 async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Future<Output = ()>) {
-    let builder = builder(&LIMITS);
+    let builder = builder(&LIMITS, Answers::InTime);
     let room = Room::new(&LIMITS, "admin");
     let mut acceptor = Acceptor::default();
     acceptor.relieved_by(room.clone());

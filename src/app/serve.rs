@@ -12,11 +12,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::{body::Body, extract::ConnectInfo, serve::Listener};
+use axum::{body::Body, serve::Listener};
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -27,14 +26,14 @@ use crate::{
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
     gate::Gate,
-    guard::{LimitSettings, Noted, NotedBody, Place, Room, Stop, Stopping},
+    guard::{Answers, LimitSettings, Noted, NotedBody, Place, Ready, Room, Stop, Stopping},
     load::UpstreamMeter,
-    offload::{BoxError, Dropped, Outcome, OverTls},
+    offload::{BoxError, Dropped, Outcome},
     problem::Problem,
     servers::{absolute_url, networks},
     site::{Site, SiteBody, SiteError, SiteFuture},
     tls::{self, Certificates, Connections, Redirect, TlsSettings},
-    upstream::{Held, TrustedForwarding, Upstream, UpstreamFuture},
+    upstream::{Held, Origin, Upstream, UpstreamFuture},
 };
 
 /// The folder that is served when nothing else is named.
@@ -118,6 +117,22 @@ impl Inner {
             Self::Upstream(upstream) => {
                 Self::Upstream(Box::new(upstream.measured_by(meter.clone())))
             }
+        }
+    }
+
+    /// The same for the requests of one connection.
+    fn of_peer(&self, from: Origin) -> Self {
+        match self {
+            Self::Site(site) => Self::Site(site.clone()),
+            Self::Upstream(upstream) => Self::Upstream(Box::new(upstream.of_peer(from))),
+        }
+    }
+
+    /// Whether answers begin at once, or may be waited for.
+    const fn answers(&self) -> Answers {
+        match self {
+            Self::Site(_) => Answers::AtOnce,
+            Self::Upstream(_) => Answers::InTime,
         }
     }
 
@@ -230,13 +245,10 @@ impl http_body::Body for InnerBody {
 /// The body of what is answered.
 type AnswerBody = LoggedBody<NotedBody>;
 
-/// Tells the services inside who is at the other end, and whether what that one says of others is believed.
+/// Holds on to the connection for what it is upgraded to, and ends it where a request is dropped.
 #[derive(Debug, Clone)]
 struct FromPeer<S> {
     inner: S,
-    peer: SocketAddr,
-    trusted: bool,
-    over_tls: bool,
     /// The connection's place, and word of the stop: both are held on to for as long as the connection is open. In one
     /// piece, since it is cloned with every request, and the word is shared by all connections.
     held: Arc<(Arc<Place>, Stop)>,
@@ -256,13 +268,6 @@ where
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         let extensions = request.extensions_mut();
-        extensions.insert(ConnectInfo(self.peer));
-        if self.trusted {
-            extensions.insert(TrustedForwarding);
-        }
-        if self.over_tls {
-            extensions.insert(OverTls);
-        }
         // After an upgrade the connection goes on without its server.
         if extensions.get::<OnUpgrade>().is_some() {
             let answering = self.held.0.doing.begin(false);
@@ -403,8 +408,9 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let inner = serving
         .inner
         .measured_by(&serving.overspill.shared().upstream);
-    let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(inner));
-    let connections = Connections::new(limits, serving.tls.as_ref());
+    let connections = Connections::new(limits, serving.tls.as_ref(), inner.answers());
+    let front = FrontLayer::new(rules);
+    let service = serving.overspill.layer().layer(inner);
     let room = Room::new(&limits, "primary.limits");
     serving.listener.relieved_by(room.clone());
     let log = serving.access_log;
@@ -419,7 +425,10 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     });
     if let (Some(listener), Ok(address)) = (serving.redirect, serving.listener.local_addr()) {
         let exempts = listener.exempting();
-        let to = (Redirect::to(address), Connections::new(limits, None));
+        let to = (
+            Redirect::to(address),
+            Connections::new(limits, None, Answers::AtOnce),
+        );
         tokio::spawn(tls::redirect(
             listener,
             exempts,
@@ -445,19 +454,21 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
             continue;
         };
         let address = peer.ip().to_canonical();
-        let service = Noted::new(service.clone(), place.doing.clone());
+        let trusted = &serving.trusted_proxies;
+        let from = Origin {
+            address: peer,
+            is_trusted: trusted.iter().any(|network| network.contains(&address)),
+            over_tls: connections.are_over_tls(),
+        };
+        let inner = service.inner().of_peer(from);
+        let service = front.layer(service.of_peer(inner, from.peer()));
+        let service = Noted::new(service, place.doing.clone());
         let service = FromPeer {
             // What the limits refuse gets its line as well.
             inner: Logged::new(service, log.clone(), peer),
-            peer,
-            trusted: serving
-                .trusted_proxies
-                .iter()
-                .any(|network| network.contains(&address)),
-            over_tls: connections.are_over_tls(),
             held: Arc::new((place.clone(), told.clone())),
         };
-        let service = TowerToHyperService::new(service);
+        let service = Ready::new(service);
         let serves =
             connections
                 .clone()

@@ -10,14 +10,13 @@ use std::{
 
 use http::{Request, Version};
 use hyper::body::Incoming;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower_service::Service;
 
 use super::{Edge, EdgeFuture, service::refusal};
 use crate::{
     access::{AccessLog, Logged},
-    guard::{Acceptor, Answering, Doing, Room, Stopping, too_much},
+    guard::{Acceptor, Answering, Answers, Doing, Room, Stopping, too_much},
     journal::Event,
     tls::{self, Certificates, Connections, Redirect},
 };
@@ -109,7 +108,7 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
     let listening = listening.into();
     let limits = *edge.limits();
     let (listener, access_log) = (listening.listener, listening.access_log);
-    let connections = Connections::new(limits, listening.tls.as_ref());
+    let connections = Connections::new(limits, listening.tls.as_ref(), Answers::InTime);
     let room = Room::new(&limits, "edge.limits");
     let mut acceptor = Acceptor::default();
     acceptor.relieved_by(room.clone());
@@ -119,7 +118,10 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
         tokio::spawn(tls::watch(certificates, tell))
     });
     if let (Some(redirect), Ok(address)) = (listening.redirect, listener.local_addr()) {
-        let to = (Redirect::to(address), Connections::new(limits, None));
+        let to = (
+            Redirect::to(address),
+            Connections::new(limits, None, Answers::AtOnce),
+        );
         tokio::spawn(tls::redirect(
             redirect,
             is_own,
@@ -152,7 +154,7 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
             doing: place.doing.clone(),
         };
         let service = Logged::new(service, access_log.clone(), peer);
-        let service = TowerToHyperService::new(service);
+        let service = Ready::new(service);
         let serves =
             connections
                 .clone()

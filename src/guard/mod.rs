@@ -43,5 +43,5 @@ pub(crate) use self::{
     files::allow_many_connections,
     io::{Breaks, Counted, NotedIo},
     room::{Place, Room},
-    service::{Noted, NotedBody, builder, too_much},
+    service::{Answers, Noted, NotedBody, Ready, builder, too_much},
 };

@@ -27,8 +27,18 @@ use crate::{front::error_answer, units::ByteSize};
 type Error = axum::Error;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// How long a service takes to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// Its answers begin at once, so that nobody has to look whether the client is still there. To look means to read: a
+    /// buffer for each request.
+    AtOnce,
+    /// Its answers may be waited for, and are given up when the client goes.
+    InTime,
+}
+
 /// HTTP/1.1 and HTTP/2 within `limits`, as far as hyper has them; [`attend`](super::attend()) has the others.
-pub(crate) fn builder(limits: &LimitSettings) -> auto::Builder<TokioExecutor> {
+pub(crate) fn builder(limits: &LimitSettings, answers: Answers) -> auto::Builder<TokioExecutor> {
     let head_size = limits.head_size.bytes();
     let bytes = |size: ByteSize| u32::try_from(size.bytes()).unwrap_or(u32::MAX);
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -39,6 +49,7 @@ pub(crate) fn builder(limits: &LimitSettings) -> auto::Builder<TokioExecutor> {
         .http1()
         // Whoever attends to the connection sees how long a head takes, with one timer for all of them.
         .header_read_timeout(None)
+        .half_close(answers == Answers::AtOnce)
         // Of what comes no more is held than of what goes; a head that is longer is a 431.
         .max_buf_size(usize::try_from(head_size).unwrap_or(usize::MAX));
     builder
@@ -75,6 +86,30 @@ const TOO_LONG: (StatusCode, &str) = (
     StatusCode::PAYLOAD_TOO_LARGE,
     "What was sent is longer than this server takes.",
 );
+
+/// A service that is always ready, for hyper: it is called without being asked whether it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Ready<S>(S);
+
+// === impl Ready ===
+
+impl<S> Ready<S> {
+    pub(crate) const fn new(service: S) -> Self {
+        Self(service)
+    }
+}
+
+impl<S: Service<Request<Incoming>> + Clone> hyper::service::Service<Request<Incoming>>
+    for Ready<S>
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<Incoming>) -> S::Future {
+        self.0.clone().call(request)
+    }
+}
 
 /// A service, for one connection.
 #[derive(Debug, Clone)]

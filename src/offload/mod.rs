@@ -58,6 +58,8 @@ pub(crate) use self::arrivals::ClassCounts;
 pub(crate) use self::client::client_address;
 pub(crate) use self::hot::HotObject;
 #[cfg(feature = "server")]
+pub(crate) use self::request::Peer;
+#[cfg(feature = "server")]
 pub(crate) use self::riding::sign as sign_report;
 pub use self::{
     body::{BoxError, Dropped, OffloadBody},

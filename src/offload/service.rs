@@ -308,8 +308,7 @@ impl<S> Offload<S> {
         snapshot: &Snapshot,
     ) -> Answer {
         let compiled = &snapshot.compiled;
-        let mut client: Client<'_> =
-            client(peer.ip(), request.headers(), compiled);
+        let mut client: Client<'_> = client(peer.ip(), request.headers(), compiled);
         if client.address.is_none() && client.identity.is_none() {
             client.hash = self.shared.counters.stranger();
         }
@@ -419,10 +418,7 @@ impl<S> Offload<S> {
     {
         // A proxy's HTTP/2 connection carries other visitors' requests as well: those go on.
         let is_shared = request.version() == Version::HTTP_2
-            && is_trusted(
-                peer.ip(),
-                &snapshot.compiled.trusted_proxies,
-            );
+            && is_trusted(peer.ip(), &snapshot.compiled.trusted_proxies);
         let switch = peer
             .address
             .filter(|_| !is_shared)
@@ -568,15 +564,8 @@ fn is_bypassed<B>(request: &Request<B>, peer: Peer, snapshot: &Snapshot) -> bool
 }
 
 /// Whether the page was asked for over https: as the connection says, or a trusted proxy.
-pub(super) fn is_https<B>(
-    request: &Request<B>,
-    peer: Peer,
-    snapshot: &Snapshot,
-) -> bool {
-    let trusted = is_trusted(
-        peer.ip(),
-        &snapshot.compiled.trusted_proxies,
-    );
+pub(super) fn is_https<B>(request: &Request<B>, peer: Peer, snapshot: &Snapshot) -> bool {
+    let trusted = is_trusted(peer.ip(), &snapshot.compiled.trusted_proxies);
     if trusted && let Some(proto) = forwarded_proto(request.headers()) {
         return proto.eq_ignore_ascii_case("https");
     }

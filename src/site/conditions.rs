@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use http::{
     HeaderMap, HeaderValue, Method,
-    header::{ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE},
+    header::{
+        ACCEPT_ENCODING, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+        RANGE,
+    },
 };
 
 /// What tells one version of a file from another.

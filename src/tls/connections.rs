@@ -14,8 +14,8 @@ use super::Certificates;
 use crate::{
     access::AccessLog,
     guard::{
-        Breaks, Counted, LimitSettings, NotedIo, Place, Served, Stop, attend, attend_before,
-        builder,
+        Answers, Breaks, Counted, LimitSettings, NotedIo, Place, Served, Stop, attend,
+        attend_before, builder,
     },
 };
 
@@ -39,8 +39,12 @@ struct Tls {
 
 impl Connections {
     /// Within `limits`; with `certificates` over TLS alone.
-    pub(crate) fn new(limits: LimitSettings, certificates: Option<&Certificates>) -> Arc<Self> {
-        let any = builder(&limits);
+    pub(crate) fn new(
+        limits: LimitSettings,
+        certificates: Option<&Certificates>,
+        answers: Answers,
+    ) -> Arc<Self> {
+        let any = builder(&limits, answers);
         let tls = certificates.map(|certificates| Tls {
             acceptor: TlsAcceptor::from(certificates.config().clone()),
             http1: any.clone().http1_only(),

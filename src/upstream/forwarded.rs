@@ -1,6 +1,6 @@
 //! Who the client was, told to the upstream.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 
@@ -11,6 +11,7 @@ pub struct TrustedForwarding;
 
 /// It came over TLS, so `X-Forwarded-Proto` is `https`.
 pub use crate::offload::OverTls;
+use crate::offload::Peer;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -18,6 +19,28 @@ const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Applications believe these, too: a client must not set them.
 const ALSO_BELIEVED: [&str; 2] = ["forwarded", "x-real-ip"];
+
+/// The other end of a connection, for what comes over it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    /// [`TrustedForwarding`].
+    pub(crate) is_trusted: bool,
+    /// [`OverTls`].
+    pub(crate) over_tls: bool,
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// The same, for who has an own opinion on trust.
+    pub(crate) const fn peer(self) -> Peer {
+        Peer {
+            address: Some(self.address),
+            over_tls: self.over_tls,
+        }
+    }
+}
 
 /// What is known of a request's way to us.
 #[derive(Debug, Clone, Copy)]

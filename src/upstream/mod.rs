@@ -64,7 +64,7 @@ mod upgrade;
 
 use std::time::Duration;
 
-pub(crate) use self::{failure::Failure, service::UntilClose, target::Target};
+pub(crate) use self::{failure::Failure, forwarded::Origin, service::UntilClose, target::Target};
 pub use self::{
     forwarded::{OverTls, TrustedForwarding},
     service::{Upstream, UpstreamFuture},

@@ -28,7 +28,7 @@ use super::{
     body::{Download, Link, Outgoing, Progress},
     expect::Go,
     failure::Failure,
-    forwarded::{Way, write_forwarded},
+    forwarded::{Origin, Way, write_forwarded},
     headers::{join_cookies, strip_one_hop, strip_request},
     http1::{Http1, Unanswered},
     pool::{Pool, Taken},
@@ -48,6 +48,8 @@ pub struct Upstream {
     target: Arc<Target>,
     settings: ProxySettings,
     meter: Option<UpstreamMeter>,
+    /// [`None`]: each request tells.
+    from: Option<Origin>,
 }
 
 /// The answer of an [`Upstream`].
@@ -60,6 +62,7 @@ impl fmt::Debug for Upstream {
             target,
             settings,
             meter: _,
+            from: _,
         } = self;
         f.debug_struct("Upstream")
             .field("target", target)
@@ -92,6 +95,7 @@ impl Upstream {
             target: Arc::new(target),
             settings,
             meter: None,
+            from: None,
         })
     }
 
@@ -101,6 +105,14 @@ impl Upstream {
         meter.stands_for(self.target.shown());
         self.meter = Some(meter);
         self
+    }
+
+    /// For the requests of one connection, which need no extensions to tell where they come from.
+    pub(crate) fn of_peer(&self, from: Origin) -> Self {
+        Self {
+            from: Some(from),
+            ..self.clone()
+        }
     }
 
     /// Where it is.
@@ -474,7 +486,15 @@ impl Upstream {
         }
         join_cookies(parts.version, &mut parts.headers);
         crate::trace::tidy(&mut parts.headers);
-        let way = way(&parts.extensions, host.as_ref());
+        let way = match self.from {
+            None => way(&parts.extensions, host.as_ref()),
+            Some(from) => Way {
+                peer: Some(from.address.ip()),
+                is_trusted: from.is_trusted,
+                is_tls: from.over_tls,
+                host: host.as_ref(),
+            },
+        };
         write_forwarded(&mut parts.headers, way, self.settings.forwarded);
         let host = match (host, self.settings.host) {
             (Some(host), Host::Client) => host,
