@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{Edge, EdgeFuture, service::refusal};
 use crate::{
     access::{AccessLog, Logged},
-    guard::{Acceptor, Answering, Answers, Doing, Room, Stopping, too_much},
+    guard::{Acceptor, Answering, Answers, Doing, Ready, Room, Stopping, too_much},
     journal::Event,
     tls::{self, Certificates, Connections, Redirect},
 };
