@@ -4,8 +4,8 @@ use std::{
     fs::File,
     path::PathBuf,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -55,6 +55,8 @@ pub(super) struct Seen {
     pub(super) beside: [Option<Stamp>; CODINGS.len()],
     /// Whether encoded files beside it are looked for.
     pub(super) has_beside: bool,
+    /// The folder when there was none, and nothing by such a name.
+    pub(super) folder: Arc<Mutex<Option<Stamp>>>,
     /// Some of it was changed only just before: it may be changed again without a trace.
     pub(super) is_fresh: bool,
 }
@@ -176,6 +178,56 @@ impl Entry {
         let texts = self.path.len() + self.seen.file.as_os_str().len();
         let all = ENTRY + texts as u64 + self.plain.weight() + coded.sum::<u64>();
         u32::try_from(all).unwrap_or(u32::MAX)
+    }
+
+    /// Takes over from what was there `before` what is still true: the very bytes, by which others know it, and the
+    /// codings that were made of them.
+    pub(super) fn inherit(&mut self, before: &Entry) {
+        if before.plain.etag != self.plain.etag || !self.is_in_memory() || !before.is_in_memory() {
+            return;
+        }
+        self.plain.content = before.plain.content.clone();
+        for (place, coded) in self.coded.iter_mut().enumerate() {
+            match (&*coded, &before.coded[place]) {
+                (Coded::Unknown, Coded::There(made))
+                    if before.seen.beside[place].is_none() && self.face.compress =>
+                {
+                    let Content::Memory(bytes) = &made.content else {
+                        continue;
+                    };
+                    let modified = self.plain.modified.clone();
+                    let coding = Some(CODINGS[place]);
+                    let made = Variant::in_memory(bytes.clone(), modified, &self.face, coding);
+                    *coded = Coded::There(Box::new(made));
+                }
+                (Coded::Unknown, Coded::Useless) if before.face.compress => {
+                    *coded = Coded::Useless;
+                }
+                (Coded::There(own), Coded::There(made)) if own.etag == made.etag => {
+                    let mut own = own.clone();
+                    own.content = made.content.clone();
+                    *coded = Coded::There(own);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The same with one coding more.
+    pub(super) fn with(&self, place: usize, coded: Coded) -> Self {
+        let mut all = self.coded.clone();
+        all[place] = coded;
+        let wanted = Default::default();
+        Self {
+            path: self.path.clone(),
+            seen: self.seen.clone(),
+            face: self.face.clone(),
+            plain: self.plain.clone(),
+            coded: all,
+            wanted,
+            checked: AtomicU64::new(self.checked.load(Relaxed)),
+            queued: Default::default(),
+        }
     }
 }
 

@@ -52,8 +52,10 @@
 
 mod accept;
 mod answer;
+mod aside;
 mod body;
 mod conditions;
+mod disk;
 mod entry;
 mod files;
 mod kind;

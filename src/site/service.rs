@@ -24,10 +24,11 @@ use tower_service::Service;
 use super::{
     answer::Asker,
     body::SiteBody,
+    disk::Found,
     entry::Entry,
     objects::Objects,
     settings::SiteSettings,
-    store::{Failed, Found, Store},
+    store::{Failed, Store},
 };
 use crate::{
     front::{MAX_TARGET, Rejection, Rules, check_target},

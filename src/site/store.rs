@@ -10,30 +10,28 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
     fmt,
     hash::{BuildHasherDefault, Hasher},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use moka::{ops::compute::Op, sync::Cache};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     accept::CODINGS,
-    conditions::Modified,
-    entry::{Coded, Content, Entry, Face, Seen, Variant, extension},
-    files::{Opened, Stamp, is_missing, resolve},
-    kind::Kind,
-    settings::{CacheControl, SiteSettings},
+    aside::{Aside, locked},
+    disk::{Disk, Folders, Found},
+    entry::{Coded, Content, Entry, Variant},
+    settings::SiteSettings,
 };
 use crate::{problem::Problem, rewrite::coding::encode_small};
 
@@ -43,25 +41,8 @@ const UNSEEN: u64 = 999;
 const ASIDE: u64 = 500;
 /// A coding is made when it was wanted so often.
 const HOT: u8 = 3;
-/// Below this size a coding is not worth its headers.
-const LEAST: usize = 512;
-/// Above this size compressing takes too long.
-const MOST: usize = 8 << 20;
 /// So many codings wait to be made; what is still hot then will be wanted again.
 const WAITING: usize = 1000;
-/// A file that is changed all the time is read so often, and then sent as it comes.
-const READS: usize = 3;
-
-/// What is at a path.
-#[derive(Debug, Clone)]
-pub(super) enum Found {
-    /// A file.
-    File(Arc<Entry>),
-    /// A folder, asked for without its slash.
-    Folder,
-    /// Nothing that is served.
-    Missing,
-}
 
 /// A disk that fails, for all who wait for it.
 pub(super) type Failed = Arc<io::Error>;
@@ -71,12 +52,7 @@ type Landed = Option<(Result<Found, Failed>, u64)>;
 
 /// The files below a folder.
 pub(super) struct Store {
-    /// Absolute and without symbolic links.
-    root: PathBuf,
-    largest: u64,
-    compress: bool,
-    tidy: bool,
-    cache_control: CacheControl,
+    disk: Disk,
     kept: Cache<u64, Arc<Entry>, BuildHasherDefault<AsItIs>>,
     seed: u64,
     origin: Instant,
@@ -106,16 +82,6 @@ impl Hasher for AsItIs {
     }
 }
 
-/// Work that is done by one thread aside, one after the other.
-#[derive(Debug)]
-struct Aside<T>(Mutex<Queue<T>>);
-
-#[derive(Debug)]
-struct Queue<T> {
-    waiting: Vec<T>,
-    runs: bool,
-}
-
 /// Ends a flight, also when what was to land has crashed.
 struct Landing<'a> {
     store: &'a Store,
@@ -128,51 +94,11 @@ impl Drop for Landing<'_> {
     }
 }
 
-/// What these locks guard is whole at every moment.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
-            .field("root", &self.root)
+            .field("root", &self.disk.root)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Aside ===
-
-impl<T: Send + 'static> Aside<T> {
-    const fn new() -> Self {
-        Self(Mutex::new(Queue {
-            waiting: Vec::new(),
-            runs: false,
-        }))
-    }
-
-    /// Has `work` done by `run`, which takes all that waits. `false`: not now.
-    fn add(&self, work: T, most: usize, run: impl FnOnce() + Send + 'static) -> bool {
-        let Ok(runtime) = Handle::try_current() else {
-            return false;
-        };
-        let mut queue = locked(&self.0);
-        if queue.waiting.len() >= most {
-            return false;
-        }
-        queue.waiting.push(work);
-        if !std::mem::replace(&mut queue.runs, true) {
-            drop(queue);
-            runtime.spawn_blocking(run);
-        }
-        true
-    }
-
-    /// What waits; nothing: whoever asks has to stop.
-    fn take(&self) -> Vec<T> {
-        let mut queue = locked(&self.0);
-        queue.runs = !queue.waiting.is_empty();
-        std::mem::take(&mut queue.waiting)
     }
 }
 
@@ -186,11 +112,7 @@ impl Store {
         // Without it the keys can be guessed, and no more.
         let _ = getrandom::fill(&mut seed);
         Self {
-            root,
-            largest: settings.file_size.bytes().min(memory),
-            compress: settings.compress,
-            tidy: settings.tidy_urls,
-            cache_control: settings.compile("primary.files", problems),
+            disk: Disk::new(root, settings, problems),
             kept: Cache::builder()
                 .max_capacity(memory)
                 .weigher(|_, entry: &Arc<Entry>| entry.weight())
@@ -280,7 +202,7 @@ impl Store {
     /// Looks at what is kept; at the disk for the rest.
     fn refresh(&self, path: &[u8]) -> io::Result<Found> {
         match self.get(path) {
-            Some(entry) if self.holds(&entry) => Ok(Found::File(entry)),
+            Some(entry) if self.holds(&entry, &mut Folders::default()) => Ok(Found::File(entry)),
             entry => self.look(path, entry),
         }
     }
@@ -291,10 +213,11 @@ impl Store {
             if waiting.is_empty() {
                 return;
             }
+            let mut folders = Folders::default();
             for entry in waiting {
                 // Before: whoever asks after it may queue it again.
                 entry.queued.store(false, Relaxed);
-                if !self.holds(&entry)
+                if !self.holds(&entry, &mut folders)
                     && let Err(error) = self.look(&entry.path.clone(), Some(entry))
                 {
                     tracing::debug!(%error, "file not read");
@@ -304,12 +227,9 @@ impl Store {
     }
 
     /// Whether all is still as it was seen.
-    fn holds(&self, entry: &Entry) -> bool {
-        let (now, seen) = (self.now(), &entry.seen);
-        let holds = !seen.is_fresh
-            && Stamp::at(&seen.file) == Some(seen.stamp)
-            && (!seen.has_beside || beside(&seen.file) == seen.beside)
-            && seen.instead_of.as_ref().is_none_or(|path| !path.is_file());
+    fn holds(&self, entry: &Entry, folders: &mut Folders) -> bool {
+        let now = self.now();
+        let holds = self.disk.holds(entry, folders);
         if holds {
             entry.checked.fetch_max(now, Relaxed);
         }
@@ -319,7 +239,7 @@ impl Store {
     /// Looks at what is there, and keeps it. `before`: what was.
     fn look(&self, path: &[u8], before: Option<Arc<Entry>>) -> io::Result<Found> {
         self.looks.fetch_add(1, Relaxed);
-        let found = self.look_at(path, before.as_deref());
+        let found = self.disk.look(path, self.now(), before.as_deref());
         match &found {
             Ok(Found::File(entry)) if entry.is_in_memory() => {
                 self.kept.insert(self.key(path), entry.clone());
@@ -328,149 +248,6 @@ impl Store {
             _ => {}
         }
         found
-    }
-
-    fn look_at(&self, path: &[u8], before: Option<&Entry>) -> io::Result<Found> {
-        let checked = self.now();
-        let Some(asked) = below(&self.root, path) else {
-            return Ok(Found::Missing);
-        };
-        let mut instead_of = None;
-        let file = if path.is_empty() || path.ends_with(b"/") {
-            asked.join("index.html")
-        } else {
-            let is_folder = match resolve(&self.root, &asked) {
-                Ok((_, metadata)) => Some(metadata.is_dir()),
-                Err(error) if is_missing(&error) => None,
-                Err(error) => return Err(error),
-            };
-            if is_folder == Some(false) {
-                asked
-            } else {
-                let tidy = with_end(&asked, ".html");
-                let is_tidy = self.tidy
-                    && resolve(&self.root, &tidy).is_ok_and(|(_, metadata)| metadata.is_file());
-                if is_tidy {
-                    instead_of = Some(asked);
-                    tidy
-                } else if is_folder.is_some() {
-                    return Ok(Found::Folder);
-                } else {
-                    return Ok(Found::Missing);
-                }
-            }
-        };
-        match self.read(path, file, instead_of, checked, before) {
-            Ok(entry) => Ok(Found::File(Arc::new(entry))),
-            Err(error) if is_missing(&error) => Ok(Found::Missing),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn read(
-        &self,
-        path: &[u8],
-        file: PathBuf,
-        instead_of: Option<PathBuf>,
-        checked: u64,
-        before: Option<&Entry>,
-    ) -> io::Result<Entry> {
-        let kind = Kind::of(&file);
-        let has_beside = !kind.compressed;
-        let stamps = if has_beside {
-            beside(&file)
-        } else {
-            Default::default()
-        };
-        let (opened, bytes) = self.open(&file)?;
-        let mut is_there = stamps.map(|stamp| stamp.is_some_and(|stamp| fits(stamp, opened.stamp)));
-        for (place, coding) in CODINGS.into_iter().enumerate() {
-            // Not one that is outside of the folder, or a folder itself.
-            is_there[place] = is_there[place]
-                && resolve(&self.root, &with_end(&file, extension(coding)))
-                    .is_ok_and(|(_, metadata)| metadata.is_file());
-        }
-        // Either all of them are in memory, or none.
-        let in_memory = |(is_there, stamp): (&bool, &Option<Stamp>)| {
-            !is_there || stamp.is_none_or(|stamp| stamp.length <= self.largest)
-        };
-        let bytes = bytes.filter(|_| is_there.iter().zip(&stamps).all(in_memory));
-        let length = bytes.as_ref().map_or(0, Bytes::len);
-        let compress = self.compress && kind.compressible && (LEAST..=MOST).contains(&length);
-        let face = Face {
-            kind: kind.value,
-            cache_control: self
-                .cache_control
-                .of(&String::from_utf8_lossy(path))
-                .cloned(),
-            varies: compress || is_there.contains(&true),
-            compress,
-        };
-        let is_fresh = opened.stamp.is_fresh(opened.at)
-            || stamps
-                .iter()
-                .flatten()
-                .any(|stamp| stamp.is_fresh(opened.at));
-        let seen = Seen {
-            file,
-            stamp: opened.stamp,
-            instead_of,
-            beside: stamps,
-            has_beside,
-            is_fresh,
-        };
-        let mut coded = [Coded::Unknown, Coded::Unknown, Coded::Unknown];
-        for (place, coding) in CODINGS.into_iter().enumerate() {
-            if is_there[place]
-                && let Ok(variant) = self.beside(&seen.file, place, bytes.is_some(), &face)
-            {
-                coded[place] = Coded::There(Box::new(variant));
-            } else if !face.compress {
-                coded[place] = Coded::Useless;
-            } else if is_there[place] {
-                // It is there and can't be had: at the next look, perhaps.
-                tracing::debug!(file = %seen.file.display(), ?coding, "encoded file not read");
-            }
-        }
-        let modified = Modified::of(opened.stamp.modified, opened.at);
-        let plain = match bytes {
-            None => Variant::on_disk(opened, &face, None),
-            Some(bytes) => Variant::in_memory(bytes, modified, &face, None),
-        };
-        let mut entry = Entry::new(path.into(), seen, face, plain, coded, checked);
-        if let Some(before) = before {
-            entry.inherit(before);
-        }
-        Ok(entry)
-    }
-
-    /// Opens a file, and reads it where it is to be kept.
-    fn open(&self, file: &Path) -> io::Result<(Opened, Option<Bytes>)> {
-        let mut opened = Opened::open(&self.root, file)?;
-        for _ in 0..READS {
-            if let Some(bytes) = opened.read(self.largest)? {
-                return Ok((opened, Some(bytes)));
-            }
-            if opened.stamp.length > self.largest {
-                break;
-            }
-            opened = Opened::open(&self.root, file)?;
-        }
-        Ok((opened, None))
-    }
-
-    /// The file in a coding, from beside it.
-    fn beside(&self, file: &Path, place: usize, keep: bool, face: &Face) -> io::Result<Variant> {
-        let coding = CODINGS[place];
-        let file = with_end(file, extension(coding));
-        if !keep {
-            let opened = Opened::open(&self.root, &file)?;
-            return Ok(Variant::on_disk(opened, face, Some(coding)));
-        }
-        let (opened, bytes) = self.open(&file)?;
-        let bytes = bytes.ok_or_else(|| io::Error::other("it is changed all the time"))?;
-        let modified = Modified::of(opened.stamp.modified, opened.at);
-        Ok(Variant::in_memory(bytes, modified, face, Some(coding)))
     }
 
     /// `entry` was asked for in the coding at `place`, which is not there.
@@ -546,94 +323,15 @@ impl Store {
     }
 }
 
-impl Entry {
-    /// Takes over from what was there `before` what is still true: the very bytes, by which others know it, and the
-    /// codings that were made of them.
-    fn inherit(&mut self, before: &Entry) {
-        if before.plain.etag != self.plain.etag || !self.is_in_memory() || !before.is_in_memory() {
-            return;
-        }
-        self.plain.content = before.plain.content.clone();
-        for (place, coded) in self.coded.iter_mut().enumerate() {
-            match (&*coded, &before.coded[place]) {
-                (Coded::Unknown, Coded::There(made))
-                    if before.seen.beside[place].is_none() && self.face.compress =>
-                {
-                    let Content::Memory(bytes) = &made.content else {
-                        continue;
-                    };
-                    let modified = self.plain.modified.clone();
-                    let coding = Some(CODINGS[place]);
-                    let made = Variant::in_memory(bytes.clone(), modified, &self.face, coding);
-                    *coded = Coded::There(Box::new(made));
-                }
-                (Coded::Unknown, Coded::Useless) if before.face.compress => {
-                    *coded = Coded::Useless;
-                }
-                (Coded::There(own), Coded::There(made)) if own.etag == made.etag => {
-                    let mut own = own.clone();
-                    own.content = made.content.clone();
-                    *coded = Coded::There(own);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The same with one coding more.
-    fn with(&self, place: usize, coded: Coded) -> Self {
-        let mut all = self.coded.clone();
-        all[place] = coded;
-        let wanted = Default::default();
-        Self {
-            path: self.path.clone(),
-            seen: self.seen.clone(),
-            face: self.face.clone(),
-            plain: self.plain.clone(),
-            coded: all,
-            wanted,
-            checked: AtomicU64::new(self.checked.load(Relaxed)),
-            queued: Default::default(),
-        }
-    }
-}
-
-/// The encoded files beside `file`.
-fn beside(file: &Path) -> [Option<Stamp>; CODINGS.len()] {
-    CODINGS.map(|coding| Stamp::at(&with_end(file, extension(coding))))
-}
-
-/// Whether an encoded file is one of this file, and not of what was there before. Copies may come in any order.
-fn fits(encoded: Stamp, file: Stamp) -> bool {
-    const ORDER: Duration = Duration::from_secs(2);
-    let modified = encoded.modified.checked_add(ORDER);
-    modified.unwrap_or(SystemTime::UNIX_EPOCH) >= file.modified
-}
-
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(end);
-    name.into()
-}
-
-/// What `path` names below `root`. It was checked: it begins with no slash, and leads nowhere else.
-fn below(root: &Path, path: &[u8]) -> Option<PathBuf> {
-    #[cfg(unix)]
-    let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(path);
-    #[cfg(not(unix))]
-    let path = std::str::from_utf8(path).ok()?;
-    // As a whole: `join` would take a path with a slash at its end for one without.
-    let mut joined = OsString::from(root);
-    joined.push("/");
-    joined.push(path);
-    Some(joined.into())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        path::Path,
+        time::{Duration, SystemTime},
+    };
 
-    use super::*;
+    use super::{super::answer::Asker, *};
     use crate::units::ByteSize;
 
     fn store(settings: &SiteSettings) -> (tempfile::TempDir, Store) {
@@ -771,8 +469,8 @@ mod tests {
         store.encode(&file(&store, "noise.txt"), 1);
         let kept = file(&store, "noise.txt");
         assert!(matches!(kept.coded[1], Coded::Useless));
-        let mut headers = http::HeaderMap::new();
-        headers.insert("accept-encoding", "zstd".parse().unwrap());
-        assert_eq!(kept.variant(&headers).1, None);
+        let request = http::Request::builder().header("accept-encoding", "zstd");
+        let request = request.body(()).unwrap();
+        assert_eq!(kept.variant(Asker::of(&request)).1, None);
     }
 }
