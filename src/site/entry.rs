@@ -40,8 +40,10 @@ pub(super) struct Entry {
     pub(super) wanted: [AtomicU8; CODINGS.len()],
     /// When it was last found to be still so, in the store's milliseconds.
     pub(super) checked: AtomicU64,
-    /// Whether it will be looked at aside.
-    pub(super) queued: AtomicBool,
+    /// When it was asked for last, in the same.
+    pub(super) asked: AtomicU64,
+    /// Whether it goes along on the [`rounds`](super::rounds).
+    pub(super) goes_along: AtomicBool,
 }
 
 /// What was seen on the disk, to be looked at again.
@@ -119,7 +121,8 @@ impl Entry {
             coded,
             wanted: Default::default(),
             checked: AtomicU64::new(checked),
-            queued: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            goes_along: AtomicBool::new(false),
         }
     }
 
@@ -226,7 +229,8 @@ impl Entry {
             coded: all,
             wanted,
             checked: AtomicU64::new(self.checked.load(Relaxed)),
-            queued: Default::default(),
+            asked: Default::default(),
+            goes_along: Default::default(),
         }
     }
 }

@@ -61,6 +61,7 @@ mod files;
 mod kind;
 mod objects;
 mod ranges;
+mod rounds;
 mod service;
 mod settings;
 mod store;

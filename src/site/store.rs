@@ -1,9 +1,9 @@
 //! The files that are kept, and how it is noticed that they changed.
 //!
 //! What was looked at on the disk less than a second ago goes out without a look: no system call, no lock that anyone
-//! holds for long. In the second half of that second whoever asks has it looked at aside, so that for what is asked for
-//! all the time nobody ever waits. What was looked at longer ago is looked at first, by one for all who ask for it
-//! then.
+//! holds for long. Whatever is asked for is looked at again and again for a few seconds, aside ([`Rounds`]), so that for
+//! what is asked for all the time nobody ever waits. What was looked at longer ago is looked at first, by one for all
+//! who ask for it then.
 //!
 //! A look compares length, times and place of the file and of the encoded ones beside it. Where they were changed so
 //! shortly before that another change could look the same, the file is read again, too.
@@ -31,14 +31,13 @@ use super::{
     aside::{Aside, locked},
     disk::{Disk, Folders, Found},
     entry::{Coded, Content, Entry, Variant},
+    rounds::Rounds,
     settings::SiteSettings,
 };
 use crate::{problem::Problem, rewrite::coding::encode_small};
 
 /// For so long nothing is looked at, in milliseconds: a second, less what counting in whole ones may hide.
 const UNSEEN: u64 = 999;
-/// From this age on what is asked for is looked at aside.
-const ASIDE: u64 = 500;
 /// A coding is made when it was wanted so often.
 const HOT: u8 = 3;
 /// So many codings wait to be made; what is still hot then will be wanted again.
@@ -58,7 +57,7 @@ pub(super) struct Store {
     origin: Instant,
     /// Looks that are under way, by path.
     flights: Mutex<HashMap<Box<[u8]>, watch::Receiver<Landed>>>,
-    checks: Aside<Arc<Entry>>,
+    rounds: Rounds,
     codings: Aside<(Arc<Entry>, usize)>,
     looks: AtomicU64,
 }
@@ -120,14 +119,19 @@ impl Store {
             seed: u64::from_ne_bytes(seed),
             origin: Instant::now(),
             flights: Mutex::default(),
-            checks: Aside::new(),
+            rounds: Rounds::new(),
             codings: Aside::new(),
             looks: AtomicU64::new(0),
         }
     }
 
-    fn now(&self) -> u64 {
+    /// In milliseconds.
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) const fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 
     fn key(&self, path: &[u8]) -> u64 {
@@ -143,17 +147,11 @@ impl Store {
     /// The file at `path`, if it is kept and was looked at less than a second ago.
     pub(super) fn at_hand(self: &Arc<Self>, path: &[u8]) -> Option<Arc<Entry>> {
         let entry = self.get(path)?;
-        let age = self.now().saturating_sub(entry.checked.load(Relaxed));
-        if age >= UNSEEN {
+        let now = self.now();
+        if now.saturating_sub(entry.checked.load(Relaxed)) >= UNSEEN {
             return None;
         }
-        if age >= ASIDE && !entry.queued.swap(true, Relaxed) {
-            let store = self.clone();
-            let run = move || store.check_waiting();
-            if !self.checks.add(entry.clone(), usize::MAX, run) {
-                entry.queued.store(false, Relaxed);
-            }
-        }
+        self.rounds.asked_for(&entry, now, self);
         Some(entry)
     }
 
@@ -207,23 +205,13 @@ impl Store {
         }
     }
 
-    fn check_waiting(&self) {
-        loop {
-            let waiting = self.checks.take();
-            if waiting.is_empty() {
-                return;
-            }
-            let mut folders = Folders::default();
-            for entry in waiting {
-                // Before: whoever asks after it may queue it again.
-                entry.queued.store(false, Relaxed);
-                if !self.holds(&entry, &mut folders)
-                    && let Err(error) = self.look(&entry.path.clone(), Some(entry))
-                {
-                    tracing::debug!(%error, "file not read");
-                }
-            }
+    /// Looks at `entry` again, and keeps what is there now; whether that is the same.
+    pub(super) fn check(&self, entry: &Arc<Entry>, folders: &mut Folders) -> bool {
+        let holds = self.holds(entry, folders);
+        if !holds && let Err(error) = self.look(&entry.path, Some(entry.clone())) {
+            tracing::debug!(%error, "file not read");
         }
+        holds
     }
 
     /// Whether all is still as it was seen.
@@ -472,5 +460,35 @@ mod tests {
         let request = http::Request::builder().header("accept-encoding", "zstd");
         let request = request.body(()).unwrap();
         assert_eq!(kept.variant(Asker::of(&request)).1, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_goes_along_and_what_is_not_is_left() {
+        let (folder, store) = store(&SiteSettings::default());
+        let store = Arc::new(store);
+        for name in ["asked.html", "changed.html", "left.html"] {
+            write(&folder.path().join(name), b"page", 1);
+            file(&store, name);
+        }
+        let at_hand = |name: &str| store.at_hand(name.as_bytes()).expect("it was looked at");
+        let [asked, changed, left] = ["asked.html", "changed.html", "left.html"].map(at_hand);
+        write(&folder.path().join("changed.html"), b"text", 1);
+        // As if time had passed, in which two of them were asked for.
+        let later = store.now() + 10_000;
+        for entry in [&asked, &changed] {
+            entry.asked.store(later, Relaxed);
+        }
+        let looks = store.looks();
+        assert!(store.rounds.go_once(&store, later));
+        assert!(asked.goes_along.load(Relaxed) && !left.goes_along.load(Relaxed));
+        // Of the two only what changed was read.
+        assert_eq!(store.looks(), looks + 1);
+        assert!(Arc::ptr_eq(&asked, &at_hand("asked.html")));
+        assert_eq!(bytes(&at_hand("changed.html")), "text");
+        // To go along is not to be held on to.
+        let held = Arc::strong_count(&left);
+        assert!(at_hand("left.html").goes_along.load(Relaxed));
+        assert_eq!(Arc::strong_count(&left), held);
+        assert!(!store.rounds.go_once(&store, later + 10_000));
     }
 }

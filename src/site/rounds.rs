@@ -1,0 +1,98 @@
+//! Rounds through the files that are asked for: each is looked at every few hundred milliseconds, by one thread for all,
+//! so that nobody who asks has to wait for a look. Without them each of many files would be looked at by whoever asks
+//! for it first in a second: a thread woken for one `stat`, thousands of times a second.
+
+use std::{
+    sync::{Arc, Mutex, Weak, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
+
+use super::{aside::locked, disk::Folders, entry::Entry, store::Store};
+
+/// From the end of a round to the beginning of the next.
+const PAUSE: Duration = Duration::from_millis(400);
+/// What was looked at so shortly before, in milliseconds, has time until the next round.
+const LATELY: u64 = 300;
+/// A file goes along for so long after it was asked for last, in milliseconds.
+const WARM: u64 = 3000;
+
+/// The files that go along.
+#[derive(Debug)]
+pub(super) struct Rounds(Mutex<List>);
+
+#[derive(Debug)]
+struct List {
+    /// Not held on to: what the store lets go of must be gone.
+    entries: Vec<Weak<Entry>>,
+    /// Somebody goes.
+    goes: bool,
+}
+
+// === impl Rounds ===
+
+impl Rounds {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(List {
+            entries: Vec::new(),
+            goes: false,
+        }))
+    }
+
+    /// `entry` was asked for; from now on it goes along. No lock is taken where it does so already.
+    pub(super) fn asked_for(&self, entry: &Arc<Entry>, now: u64, store: &Arc<Store>) {
+        // A line that several cores write to costs more than one that they read.
+        if entry.asked.load(Relaxed) != now {
+            entry.asked.store(now, Relaxed);
+        }
+        if entry.goes_along.load(Relaxed) || entry.goes_along.swap(true, Relaxed) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            entry.goes_along.store(false, Relaxed);
+            return;
+        };
+        let mut list = locked(&self.0);
+        list.entries.push(Arc::downgrade(entry));
+        if !std::mem::replace(&mut list.goes, true) {
+            drop(list);
+            runtime.spawn(go(Arc::downgrade(store)));
+        }
+    }
+
+    /// One round, `now`; whether anything is left for the next.
+    pub(super) fn go_once(&self, store: &Store, now: u64) -> bool {
+        let mut entries = std::mem::take(&mut locked(&self.0).entries);
+        let mut folders = Folders::default();
+        entries.retain(|entry| {
+            let Some(entry) = entry.upgrade() else {
+                return false;
+            };
+            let lately = |time: u64, most| now.saturating_sub(time) < most;
+            if !lately(entry.asked.load(Relaxed), WARM) {
+                // Before it is left: whoever asks from now on takes it along again.
+                entry.goes_along.store(false, Relaxed);
+                return false;
+            }
+            // What has changed is another entry from now on.
+            lately(entry.checked.load(Relaxed), LATELY) || store.check(&entry, &mut folders)
+        });
+        let mut list = locked(&self.0);
+        list.entries.append(&mut entries);
+        list.goes = !list.entries.is_empty();
+        list.goes
+    }
+}
+
+/// Goes round after round, as long as anything is asked for.
+async fn go(store: Weak<Store>) {
+    loop {
+        sleep(PAUSE).await;
+        let Some(store) = store.upgrade() else { return };
+        let round = spawn_blocking(move || store.rounds().go_once(&store, store.now()));
+        if !matches!(round.await, Ok(true)) {
+            return;
+        }
+    }
+}
