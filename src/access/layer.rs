@@ -105,7 +105,10 @@ impl Open {
             entry.server = record.server;
             entry.report = record.report;
         } else {
-            entry.outcome = self.log.unrecorded();
+            // Nobody has decided about a redirect to https.
+            let status = response.status();
+            let is_error = status.is_client_error() || status.is_server_error();
+            entry.outcome = self.log.unrecorded().filter(|_| is_error);
         }
         if self.log.is_of_edge() {
             let status = response.headers().get(&CACHE_STATUS);

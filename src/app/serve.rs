@@ -26,14 +26,14 @@ use crate::{
     access::{AccessLog, Logged, LoggedBody},
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
-    gate::Gate,
+    gate::{Gate, GateStream},
     guard::{LimitSettings, Noted, NotedBody, Place, Room, Stop, Stopping},
     load::UpstreamMeter,
     offload::{BoxError, Dropped, Outcome, OverTls},
     problem::Problem,
     servers::{absolute_url, networks},
     site::{Site, SiteBody, SiteError, SiteFuture},
-    tls::{self, Certificates, Connections, Redirect, TlsSettings},
+    tls::{self, Certificates, Connections, Redirect, Redirecting, TlsSettings},
     upstream::{Held, TrustedForwarding, Upstream, UpstreamFuture},
 };
 
@@ -412,18 +412,41 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         serving.listener.seen_by(log.witness());
     }
     let (stopping, told) = Stopping::new();
+    let address = serving.listener.local_addr().ok();
+    let port = address.map(|address| match &serving.tls {
+        Some(certificates) => certificates.port(address),
+        None => address.port(),
+    });
     let renewing = serving.tls.map(|certificates| {
         let shared = serving.overspill.shared().clone();
         let tell = move |renewal| shared.journal.record(renewal, SystemTime::now());
         tokio::spawn(tls::watch(certificates, tell))
     });
-    if let (Some(listener), Ok(address)) = (serving.redirect, serving.listener.local_addr()) {
-        let exempts = listener.exempting();
-        let to = (Redirect::to(address), Connections::new(limits, None));
+    let refuse = {
+        let (shared, log) = (serving.overspill.shared().clone(), log.clone());
+        move |io: GateStream, peer| {
+            shared.counters.count(Outcome::Dropped);
+            if let Some(log) = &log {
+                log.closed(peer);
+            }
+            io.refuse();
+        }
+    };
+    if let (Some(mut listener), Some(port)) = (serving.redirect, port) {
+        listener.relieved_by(room.clone());
+        if let Some(log) = &log {
+            listener.seen_by(log.witness());
+        }
+        let redirecting = Redirecting {
+            service: Redirect::to(port),
+            connections: Connections::new(limits, None),
+            log: log.clone(),
+        };
+        let doors = (listener.exempting(), refuse.clone());
         tokio::spawn(tls::redirect(
             listener,
-            exempts,
-            to,
+            doors,
+            redirecting,
             room.clone(),
             told.clone(),
         ));
@@ -437,11 +460,7 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         // Behind a proxy that is known everyone comes from its address.
         let counted = (!serving.listener.exempts(peer)).then(|| peer.ip());
         let Some(place) = room.enter(counted) else {
-            serving.overspill.shared().counters.count(Outcome::Dropped);
-            if let Some(log) = &log {
-                log.closed(peer);
-            }
-            io.refuse();
+            refuse(io, peer);
             continue;
         };
         let address = peer.ip().to_canonical();

@@ -1,8 +1,12 @@
 //! The certificates of a listener, and which one a client gets.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    borrow::Cow, collections::HashMap, net::SocketAddr, num::NonZeroU16, sync::Arc,
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use rustls::{
     ServerConfig, SignatureScheme,
     crypto::{CryptoProvider, ring},
@@ -13,6 +17,7 @@ use rustls::{
 use super::{
     TlsSettings,
     certificate::{Certificate, date},
+    hsts,
 };
 use crate::problem::Problem;
 
@@ -66,6 +71,17 @@ impl Certificates {
 
     pub(super) const fn kept(&self) -> &Arc<Kept> {
         &self.kept
+    }
+
+    /// The port that a redirect to the listener at `address` names.
+    pub(crate) fn port(&self, address: SocketAddr) -> u16 {
+        let named = self.kept.settings.redirect_port;
+        named.map_or(address.port(), NonZeroU16::get)
+    }
+
+    /// What is said about coming back over https alone.
+    pub(super) fn hsts(&self) -> Option<HeaderValue> {
+        self.kept.settings.hsts.map(hsts::policy)
     }
 
     pub(super) const fn config(&self) -> &Arc<ServerConfig> {
