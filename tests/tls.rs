@@ -463,6 +463,66 @@ async fn browsers_are_kept_on_https_where_that_is_wanted() {
 
 #[tokio::test]
 #[ignore = "needs openssl"]
+async fn a_reload_takes_other_certificates_and_what_is_said_of_them() {
+    let certificates = Certificates::of_localhost();
+    certificates.make("b", "DNS:localhost,IP:127.0.0.1");
+    let plain = redirect();
+    let site = small_site();
+    let config = |name: &str, lines: &str| {
+        let tls = certificates.lines("primary.tls", name);
+        let lines = format!("{tls}\nprimary.tls.redirect = \"{plain}\"\n{lines}");
+        Config::of_site(&site, &lines)
+    };
+    let program = Program::serve(&config("a", "")).await;
+    let reload = async |config: Config| {
+        fs::write(program.config_file(), config.to_string()).unwrap();
+        client::request("POST", "/api/reload")
+            .ask(program.admin)
+            .await
+    };
+    let among = ["a.pem", "b.pem"].map(|name| certificates.path(name));
+    let shows = async || tls::shown(program.site, "localhost", &among).await;
+    assert_eq!(shows().await, Some(tls::certificate(&among[0])));
+    let answer = reload(config("none", "")).await;
+    assert_eq!(answer.status, 422);
+    assert!(
+        answer.text().contains("`primary.tls.certificate`"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(shows().await, Some(tls::certificate(&among[0])));
+
+    let answer = reload(config(
+        "b",
+        "primary.tls.redirect_port = 443\nprimary.tls.hsts = \"1h\"",
+    ))
+    .await;
+    let said: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(said["restart_needed"], json!([]), "{said}");
+    assert_eq!(shows().await, Some(tls::certificate(&among[1])));
+    let answer = get("/").ask(plain).await;
+    assert_eq!(answer.header("location"), Some("https://site.example/"));
+    let url = format!("https://localhost:{}/", program.site.port());
+    let said = curl(&["--cacert", among[1].to_str().unwrap(), &url]).await;
+    assert!(
+        said.stdout
+            .contains("strict-transport-security: max-age=3600"),
+        "{said:?}"
+    );
+    // The new files are the ones that are looked at.
+    certificates.make("c", "DNS:localhost,IP:127.0.0.1");
+    certificates.replace("b", "c", "key");
+    certificates.replace("b", "c", "pem");
+    until("they are used", async || {
+        let renewed = certificates.path("c.pem");
+        let shown = tls::shown(program.site, "localhost", std::slice::from_ref(&renewed)).await;
+        shown.map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
 async fn at_drop_a_connection_is_closed_before_a_byte_of_tls() {
     let certificates = Certificates::of_localhost();
     let plain = redirect();

@@ -50,7 +50,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let open = |log: &AccessLog| Box::new(log.open(&mut request, self.peer));
-        let open = self.log.as_ref().map(open);
+        let open = self.log.as_ref().filter(|log| log.is_on()).map(open);
         LoggedFuture {
             inner: self.inner.call(request),
             open,

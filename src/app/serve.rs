@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -19,9 +19,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use pin_project_lite::pin_project;
+use tokio::sync::{mpsc::UnboundedReceiver, watch};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::renew::{Renewal, Renewals};
 use crate::{
     access::{AccessLog, Logged, LoggedBody},
     config::{PrimarySettings, Settings},
@@ -85,19 +87,21 @@ pub fn inner(primary: &PrimarySettings) -> Result<Inner, Vec<Problem>> {
             "primary.upstream",
             "must not be given together with `primary.site`".to_owned(),
         )),
-        (site, None) => {
-            let folder = site.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SITE));
-            match Site::with_settings(&folder, &primary.files) {
-                Ok(site) => Ok(Inner::Site(site)),
-                Err(SiteError::Settings(problems)) => Err(problems),
-                Err(error) => Err(problem("primary.site", error.to_string())),
-            }
-        }
+        (_, None) => match Site::with_settings(folder(primary), &primary.files) {
+            Ok(site) => Ok(Inner::Site(site)),
+            Err(SiteError::Settings(problems)) => Err(problems),
+            Err(error) => Err(problem("primary.site", error.to_string())),
+        },
         (None, Some(url)) => upstream_url(url)
             .and_then(|url| Upstream::with(&url, primary.proxy).map_err(|error| error.to_string()))
             .map(|upstream| Inner::Upstream(Box::new(upstream)))
             .map_err(|message| problem("primary.upstream", message)),
     }
+}
+
+/// The folder that is served, where no upstream is.
+pub(crate) fn folder(primary: &PrimarySettings) -> &Path {
+    primary.site.as_deref().unwrap_or(Path::new(DEFAULT_SITE))
 }
 
 /// The URL of an upstream: http, https, or the path of a UNIX socket.
@@ -114,7 +118,10 @@ impl Inner {
     /// Tells what is known of the server behind, where there is one.
     fn measured_by(self, meter: &UpstreamMeter) -> Self {
         match self {
-            Self::Site(site) => Self::Site(site),
+            Self::Site(site) => {
+                meter.stands_for_none();
+                Self::Site(site)
+            }
             Self::Upstream(upstream) => {
                 Self::Upstream(Box::new(upstream.measured_by(meter.clone())))
             }
@@ -322,6 +329,8 @@ pub struct Serving {
     pub redirect: Option<Gate>,
     /// Where a line of every request goes. Default: nowhere.
     pub access_log: Option<AccessLog>,
+    /// What a reload changes. Default: nothing.
+    renewals: Option<UnboundedReceiver<Renewal>>,
 }
 
 impl Serving {
@@ -365,8 +374,29 @@ impl Serving {
             drain: settings.primary.limits.drain,
             limits: settings.primary.limits,
             access_log: None,
+            renewals: None,
         })
     }
+
+    /// Who changes it while it is served. Of what is in it by now, so all else has to be.
+    pub fn renewals(&mut self) -> Renewals {
+        let (overspill, log) = (self.overspill.clone(), self.access_log.clone());
+        let (renewals, told) = Renewals::new(overspill, self.tls.clone(), log);
+        self.renewals = Some(told);
+        renewals
+    }
+}
+
+/// More files than that are not weighed beforehand.
+const MOST_OBJECTS: usize = 100_000;
+
+/// Learns the sizes of the folder's objects, aside: a large folder takes a while to walk. Must be called within a Tokio
+/// runtime.
+pub(crate) fn weigh(folder: &Path, overspill: super::Overspill) {
+    let folder = folder.to_path_buf();
+    tokio::task::spawn_blocking(move || {
+        overspill.learn_objects(Site::objects(&folder, MOST_OBJECTS))
+    });
 }
 
 /// Listens at `address`, which is the value of `key`.
@@ -396,34 +426,35 @@ fn certificates(
     })
 }
 
+/// The next change; pends for ever where there will be none.
+async fn next(renewals: &mut Option<UnboundedReceiver<Renewal>>) -> Renewal {
+    if let Some(told) = renewals
+        && let Some(renewal) = told.recv().await
+    {
+        return renewal;
+    }
+    std::future::pending().await
+}
+
 /// Serves until `stop` is ready, and then what is under way for the drain time at most.
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
-    let (rules, limits) = (serving.inner.rules(), serving.limits);
+    let shared = serving.overspill.shared().clone();
     // What is malformed is refused before anything is decided about it.
-    let inner = serving
-        .inner
-        .measured_by(&serving.overspill.shared().upstream);
-    let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(inner));
-    let connections = Connections::new(limits, serving.tls.as_ref());
-    let room = Room::new(&limits, "primary.limits");
+    let serve_by = |inner: Inner| {
+        let (rules, inner) = (inner.rules(), inner.measured_by(&shared.upstream));
+        FrontLayer::new(rules).layer(serving.overspill.layer().layer(inner))
+    };
+    let mut service = serve_by(serving.inner);
+    let mut connections = Connections::new(serving.limits, serving.tls.as_ref());
+    let room = Room::new(&serving.limits, "primary.limits");
     serving.listener.relieved_by(room.clone());
     let log = serving.access_log;
     if let Some(log) = &log {
         serving.listener.seen_by(log.witness());
     }
-    let (stopping, told) = Stopping::new();
-    let address = serving.listener.local_addr().ok();
-    let port = address.map(|address| match &serving.tls {
-        Some(certificates) => certificates.port(address),
-        None => address.port(),
-    });
-    let renewing = serving.tls.map(|certificates| {
-        let shared = serving.overspill.shared().clone();
-        let tell = move |renewal| shared.journal.record(renewal, SystemTime::now());
-        tokio::spawn(tls::watch(certificates, tell))
-    });
+    let stopping = Arc::new(Stopping::new());
     let refuse = {
-        let (shared, log) = (serving.overspill.shared().clone(), log.clone());
+        let (shared, log) = (shared.clone(), log.clone());
         move |io: GateStream, peer| {
             shared.counters.count(Outcome::Dropped);
             if let Some(log) = &log {
@@ -432,30 +463,53 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
             io.refuse();
         }
     };
-    if let (Some(mut listener), Some(port)) = (serving.redirect, port) {
+    let port = serving
+        .listener
+        .local_addr()
+        .map_or(0, |address| address.port());
+    let redirecting = |limits| Redirecting {
+        service: Redirect::to(serving.tls.as_ref().map_or(port, |tls| tls.port(port))),
+        connections: Connections::new(limits, None),
+        log: log.clone(),
+    };
+    let redirects = watch::Sender::new(redirecting(serving.limits));
+    if let Some(mut listener) = serving.redirect {
         listener.relieved_by(room.clone());
         if let Some(log) = &log {
             listener.seen_by(log.witness());
         }
-        let redirecting = Redirecting {
-            service: Redirect::to(port),
-            connections: Connections::new(limits, None),
-            log: log.clone(),
-        };
         let doors = (listener.exempting(), refuse.clone());
-        tokio::spawn(tls::redirect(
-            listener,
-            doors,
-            redirecting,
-            room.clone(),
-            told.clone(),
-        ));
+        let (room, stopping) = (room.clone(), stopping.clone());
+        let redirecting = redirects.subscribe();
+        tokio::spawn(tls::redirect(listener, doors, redirecting, room, stopping));
     }
+    let renewing = serving.tls.clone().map(|certificates| {
+        let shared = shared.clone();
+        let tell = move |renewal| shared.journal.record(renewal, SystemTime::now());
+        tokio::spawn(tls::watch(certificates, tell))
+    });
     let mut stop = std::pin::pin!(stop);
     loop {
         let (io, peer) = tokio::select! {
-            accepted = serving.listener.accept() => accepted,
+            biased;
             () = &mut stop => break,
+            // Before who comes after it.
+            renewal = next(&mut serving.renewals) => {
+                if let Some(inner) = renewal.inner {
+                    service = serve_by(inner);
+                }
+                let limits = renewal.limits;
+                room.resize(&limits, "primary.limits");
+                connections = Connections::new(limits, serving.tls.as_ref());
+                redirects.send_replace(redirecting(limits));
+                serving.drain = limits.drain;
+                serving.trusted_proxies = renewal.trusted_proxies;
+                if renewal.retires {
+                    stopping.retire();
+                }
+                continue;
+            }
+            accepted = serving.listener.accept() => accepted,
         };
         // Behind a proxy that is known everyone comes from its address.
         let counted = (!serving.listener.exempts(peer)).then(|| peer.ip());
@@ -464,6 +518,7 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
             continue;
         };
         let address = peer.ip().to_canonical();
+        let log = log.as_ref().and_then(AccessLog::for_connection);
         let service = Noted::new(service.clone(), place.doing.clone());
         let service = FromPeer {
             // What the limits refuse gets its line as well.
@@ -474,13 +529,12 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
                 .iter()
                 .any(|network| network.contains(&address)),
             over_tls: connections.are_over_tls(),
-            held: Arc::new((place.clone(), told.clone())),
+            held: Arc::new((place.clone(), stopping.stop())),
         };
         let service = TowerToHyperService::new(service);
-        let serves =
-            connections
-                .clone()
-                .serve(io, (peer, log.clone()), place, told.clone(), service);
+        let serves = connections
+            .clone()
+            .serve(io, (peer, log), place, stopping.stop(), service);
         tokio::spawn(serves);
         room.settle().await;
     }
@@ -489,6 +543,5 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     }
     // Nobody new: the queue in the kernel goes with the listener.
     drop(serving.listener);
-    drop(told);
     stopping.drain(serving.drain).await;
 }

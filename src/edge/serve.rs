@@ -13,7 +13,10 @@ use axum::serve::Listener;
 use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tower_service::Service;
 
 use super::{Edge, EdgeFuture, service::refusal};
@@ -140,12 +143,9 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
         acceptor: Acceptor::default(),
     };
     accepting.acceptor.relieved_by(room.clone());
-    let (stopping, told) = Stopping::new();
-    let address = accepting.local_addr().ok();
-    let port = address.map(|address| match &listening.tls {
-        Some(certificates) => certificates.port(address),
-        None => address.port(),
-    });
+    let stopping = Arc::new(Stopping::new());
+    let port = accepting.local_addr().map_or(0, |address| address.port());
+    let port = listening.tls.as_ref().map_or(port, |tls| tls.port(port));
     let renewing = listening.tls.map(|certificates| {
         let tell = |event: Event| event.log();
         tokio::spawn(tls::watch(certificates, tell))
@@ -159,7 +159,7 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
             drop(io);
         }
     };
-    if let (Some(redirect), Some(port)) = (listening.redirect, port) {
+    if let Some(redirect) = listening.redirect {
         let redirecting = Redirecting {
             service: Redirect::to(port),
             connections: Connections::new(limits, None),
@@ -174,9 +174,9 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
         tokio::spawn(tls::redirect(
             redirect,
             doors,
-            redirecting,
+            watch::Sender::new(redirecting).subscribe(),
             room.clone(),
-            told.clone(),
+            stopping.clone(),
         ));
     }
     let mut stop = pin!(stop);
@@ -200,10 +200,13 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
         };
         let service = Logged::new(service, access_log.clone(), peer);
         let service = TowerToHyperService::new(service);
-        let serves =
-            connections
-                .clone()
-                .serve(io, (peer, access_log.clone()), place, told.clone(), service);
+        let serves = connections.clone().serve(
+            io,
+            (peer, access_log.clone()),
+            place,
+            stopping.stop(),
+            service,
+        );
         tokio::spawn(serves);
         room.settle().await;
     }
@@ -211,7 +214,6 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
         renewing.abort();
     }
     drop(accepting);
-    drop(told);
     stopping.drain(limits.drain).await;
 }
 

@@ -14,6 +14,7 @@ use std::{
 use axum::{body::Body, serve::Listener};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::watch;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -21,7 +22,7 @@ use super::Connections;
 use crate::{
     access::{AccessLog, Logged},
     front::{Front, FrontLayer, Rules, authority},
-    guard::{Breaks, Noted, Room, Stop},
+    guard::{Breaks, Noted, Room, Stage, Stopping},
 };
 
 /// Where https is spoken when nobody says where.
@@ -91,7 +92,7 @@ pub(crate) struct Redirecting {
     pub(crate) log: Option<AccessLog>,
 }
 
-/// Redirects whoever connects to `listener`, within the limits of `room`, until told to stop. Who `exempts` says so has no
+/// Redirects whoever connects to `listener`, by `with` as it is then, within the limits of `room`, until told to stop. Who `exempts` says so has no
 /// limit of its address; for whom there is no room `refuse` is called.
 pub(crate) async fn redirect<L>(
     mut listener: L,
@@ -99,18 +100,21 @@ pub(crate) async fn redirect<L>(
         impl Fn(SocketAddr) -> bool + Send,
         impl Fn(L::Io, SocketAddr) + Send,
     ),
-    with: Redirecting,
+    with: watch::Receiver<Redirecting>,
     room: Arc<Room>,
-    mut stop: Stop,
+    stopping: Arc<Stopping>,
 ) where
     L: Listener<Addr = SocketAddr>,
     L::Io: Breaks,
 {
-    let told = stop.clone();
+    let mut stop = stopping.stop();
     loop {
         let (io, peer) = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.next() => return,
+            stage = stop.next() => match stage {
+                Stage::Retiring => continue,
+                Stage::Draining | Stage::Over => return,
+            },
         };
         let Some(place) = room.enter((!exempts(peer)).then(|| peer.ip())) else {
             refuse(io, peer);
@@ -120,10 +124,10 @@ pub(crate) async fn redirect<L>(
             service,
             connections,
             log,
-        } = with.clone();
+        } = with.borrow().clone();
         let service = Noted::new(service, place.doing.clone());
         let service = TowerToHyperService::new(Logged::new(service, log.clone(), peer));
-        tokio::spawn(connections.serve(io, (peer, log), place, told.clone(), service));
+        tokio::spawn(connections.serve(io, (peer, log), place, stopping.stop(), service));
         room.settle().await;
     }
 }
