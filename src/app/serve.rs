@@ -273,7 +273,8 @@ where
         // After an upgrade the connection goes on without its server.
         if extensions.get::<OnUpgrade>().is_some() {
             let answering = self.held.0.doing.begin(false);
-            extensions.insert(Held::new((answering, self.held.clone())));
+            let held = Held::new((answering, self.held.clone()));
+            extensions.insert(held.until(self.held.1.clone()));
         }
         FromPeerFuture {
             inner: self.inner.call(request),
