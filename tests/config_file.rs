@@ -114,6 +114,8 @@ fn tls() -> TlsSettings {
             key: "other-key.pem".into(),
         }],
         redirect: Some(([0, 0, 0, 0], 80).into()),
+        redirect_port: std::num::NonZeroU16::new(443),
+        hsts: Some(Duration::from_secs(365 * 24 * 3600)),
     }
 }
 

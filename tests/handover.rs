@@ -436,3 +436,129 @@ fn systemd_takes_the_units() {
     let said = String::from_utf8_lossy(&checked.stderr);
     assert!(checked.status.success() && said.is_empty(), "{said}");
 }
+
+/// An application that agrees to any upgrade, says the first half of a frame, and the rest when it is told `rest`. It
+/// answers a Close, and tells of each that it got.
+async fn half_a_frame(closes: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let closes = closes.clone();
+            tokio::spawn(async move {
+                let mut read = Vec::new();
+                while !read.ends_with(b"\r\n\r\n") {
+                    read.push(stream.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(read).unwrap().to_ascii_lowercase();
+                let Some((_, protocol)) = head.split_once("\r\nupgrade: ") else {
+                    let answer =
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\npage";
+                    stream.write_all(answer).await.unwrap();
+                    return;
+                };
+                let (protocol, _) = protocol.split_once('\r').unwrap();
+                let answer = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.write_all(b"\x81\x08half").await.unwrap();
+                let mut said = Vec::new();
+                while stream
+                    .read_buf(&mut said)
+                    .await
+                    .is_ok_and(|count| count > 0)
+                {
+                    if said == b"rest" {
+                        stream.write_all(b"rest").await.unwrap();
+                        said.clear();
+                    }
+                    // Masked by nothing.
+                    if said == b"\x88\x82\0\0\0\0\x03\xe9" {
+                        closes.fetch_add(1, SeqCst);
+                        let _ = stream.write_all(b"\x88\x02\x03\xe9").await;
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// What another protocol than HTTP is spoken over, once the first half of a frame has come.
+async fn upgraded(to: SocketAddr, protocol: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    let ask = format!(
+        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+    );
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    comes(&mut stream, b"\x81\x08half").await;
+    stream
+}
+
+async fn comes(stream: &mut TcpStream, end: &[u8]) {
+    let mut read = Vec::new();
+    while !read.ends_with(end) {
+        read.push(soon("it comes", stream.read_u8()).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn websockets_are_told_to_go_while_the_successor_serves() {
+    let closes = Arc::new(AtomicUsize::new(0));
+    let app = half_a_frame(closes.clone()).await;
+    let lines = format!("primary.upstream = \"http://{app}\"\nprimary.limits.drain = \"1h\"");
+    let program = Program::serve(&Config::new(lines)).await;
+    let mut answers = upgraded(program.site, "websocket").await;
+    let mut silent = upgraded(program.site, "WebSocket").await;
+    for stream in [&mut answers, &mut silent] {
+        stream.write_all(b"rest").await.unwrap();
+        comes(stream, b"rest").await;
+    }
+    let mut in_the_middle = upgraded(program.site, "websocket").await;
+
+    let _successor = restart(&program).await;
+    // Between two frames.
+    for stream in [&mut answers, &mut silent] {
+        comes(stream, b"\x88\x02\x03\xe9").await;
+    }
+    in_the_middle.write_all(b"rest").await.unwrap();
+    comes(&mut in_the_middle, b"rest\x88\x02\x03\xe9").await;
+    // The new one serves meanwhile, and who was told to go may come again.
+    assert_eq!(get("/").ask(program.site).await.text(), "page");
+    let mut again = upgraded(program.site, "websocket").await;
+    for stream in [&mut answers, &mut in_the_middle] {
+        stream.write_all(b"\x88\x82\0\0\0\0\x03\xe9").await.unwrap();
+        let mut rest = Vec::new();
+        soon("it ends", stream.read_to_end(&mut rest))
+            .await
+            .unwrap();
+        assert_eq!(rest, b"", "nothing follows a goodbye");
+    }
+    assert_eq!(
+        closes.load(SeqCst),
+        2,
+        "the application hears that they left"
+    );
+    // Who does not answer is not waited for as long as a drain may last.
+    let mut rest = Vec::new();
+    let _ = soon("it ends", silent.read_to_end(&mut rest)).await;
+    assert_eq!(rest, b"");
+    assert_eq!(program.ended().await, Some(0));
+    again.write_all(b"rest").await.unwrap();
+    comes(&mut again, b"rest").await;
+}
+
+#[tokio::test]
+async fn another_protocol_hears_nothing_of_a_drain_and_ends_with_it() {
+    let app = half_a_frame(Arc::default()).await;
+    let lines = format!("primary.upstream = \"http://{app}\"\nprimary.limits.drain = \"500ms\"");
+    let program = Program::serve(&Config::new(lines)).await;
+    let mut stream = upgraded(program.site, "irc").await;
+    signal(program.id(), "TERM");
+    let mut rest = Vec::new();
+    let _ = soon("it ends", stream.read_to_end(&mut rest)).await;
+    assert_eq!(rest, b"");
+    assert_eq!(program.ended().await, Some(0));
+}

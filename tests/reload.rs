@@ -6,15 +6,23 @@ mod support;
 
 use std::fs;
 
+use axum::{Router, routing};
+use http::HeaderMap;
 use serde_json::{Value, json};
 use support::{
-    client::{get, request, visitor},
+    client::{self, drain, get, request, visitor},
     config::Config,
+    folder,
     offload_server::OffloadServer,
     program::Program,
-    raw::Answer,
+    raw::{Answer, parse},
     small_site,
-    wait::until,
+    upstream::{HOLD, Held, Upstream},
+    wait::{soon, until},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
 
 async fn reload(program: &Program, config: &str) -> Answer {
@@ -207,6 +215,179 @@ async fn where_servers_are_found_those_of_a_new_configuration_are_asked_as_well(
     drop(eu);
     program.until_usable("eu", false).await;
     assert_eq!(program.server("found").await["usable"], true);
+}
+
+/// Reloads, and asserts that it took this.
+async fn takes(program: &Program, config: &Config, changed: &[&str]) {
+    let answer = reload(program, &config.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let said = said(&answer);
+    assert_eq!(
+        (&said["changed"], &said["restart_needed"]),
+        (&json!(changed), &json!([]))
+    );
+}
+
+#[tokio::test]
+async fn another_site_is_served_to_whoever_comes_and_who_is_there_comes_again() {
+    let (first, second) = (
+        folder([("a.txt", b"first".as_slice())]),
+        folder([("a.txt", b"second".as_slice()), ("b.txt", b"new")]),
+    );
+    let program = Program::serve(&Config::of_site(&first, "")).await;
+    let ask = b"GET /a.txt HTTP/1.1\r\nHost: site.example\r\n\r\n";
+    let mut stays = TcpStream::connect(program.site).await.unwrap();
+    stays.write_all(ask).await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"first") {
+        assert!(soon("it comes", stays.read_buf(&mut read)).await.unwrap() > 0);
+    }
+
+    // One piece that is wrong, and all stays as it was.
+    let wrong =
+        "access_log.path = \"/no/such/folder/access.log\"\nprimary.limits.body_size = \"1B\"";
+    let answer = reload(&program, &Config::of_site(&second, wrong).to_string()).await;
+    assert_eq!(answer.status, 422);
+    assert!(
+        answer.text().contains("`access_log.path`"),
+        "{}",
+        answer.text()
+    );
+    let asked = client::post("/a.txt", "{ }").ask(program.site).await;
+    assert_ne!(asked.status, 413);
+    assert_eq!(get("/a.txt").ask(program.site).await.text(), "first");
+
+    let right = "primary.files.cache_control = [{ paths = [\"/**\"], value = \"max-age=7\" }]";
+    let changed = ["primary.files.cache_control", "primary.site"];
+    takes(&program, &Config::of_site(&second, right), &changed).await;
+    let answer = get("/a.txt").ask(program.site).await;
+    assert_eq!(answer.text(), "second");
+    assert_eq!(answer.header("cache-control"), Some("max-age=7"));
+    assert_eq!(get("/b.txt").ask(program.site).await.text(), "new");
+    // Who is there is told to come again: with the next answer, or between two.
+    let asked = stays.write_all(ask).await;
+    let (rest, _) = drain(&mut stays).await;
+    if asked.is_ok() && !rest.is_empty() {
+        assert_eq!(parse(&rest, false).header("connection"), Some("close"));
+    }
+}
+
+#[tokio::test]
+async fn another_upstream_is_asked_and_what_was_asked_of_the_first_is_finished() {
+    let says = |name: &'static str| {
+        let answer = async move |headers: HeaderMap| {
+            let host = headers["host"].to_str().unwrap().to_owned();
+            format!("{name} {host}")
+        };
+        Upstream::start(Router::new().route("/", routing::get(answer)))
+    };
+    let (first, second) = (says("first").await, says("second").await);
+    let lines = |upstream: &Upstream, more: &str| {
+        Config::new(format!(
+            "primary.upstream = \"http://{}\"\nthrottle.bypass.paths = [\"{HOLD}\"]\n{more}",
+            upstream.address
+        ))
+    };
+    let program = Program::serve(&lines(&first, "")).await;
+    let mut held = Held::none();
+    first.hold(&program, &mut held, 3).await;
+    let asked = async || get("/").ask(program.site).await.text().to_owned();
+    assert_eq!(asked().await, "first site.example");
+    takes(&program, &lines(&second, ""), &["primary.upstream"]).await;
+    assert_eq!(asked().await, "second site.example");
+    let name = format!("http://{}/", second.address);
+    let status = program.status().await;
+    assert_eq!(
+        status["upstream"]["url"],
+        name.trim_end_matches('/'),
+        "{status}"
+    );
+    let own = lines(&second, "primary.proxy.host = \"upstream\"");
+    takes(&program, &own, &["primary.proxy.host"]).await;
+    assert_eq!(asked().await, format!("second {}", second.address));
+    first.release(&mut held).await;
+
+    let site = folder([("index.html", b"a folder".as_slice())]);
+    let config = Config::of_site(&site, &format!("throttle.bypass.paths = [\"{HOLD}\"]"));
+    let changed = ["primary.proxy.host", "primary.site", "primary.upstream"];
+    takes(&program, &config, &changed).await;
+    assert_eq!(asked().await, "a folder");
+    assert_eq!(program.status().await["upstream"], Value::Null);
+}
+
+#[tokio::test]
+async fn connections_that_come_have_the_new_limits() {
+    let site = small_site();
+    let program = Program::serve(&Config::of_site(&site, "")).await;
+    let long = client::post("/a", "twelve bytes");
+    assert_ne!(long.ask(program.site).await.status, 413);
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(program.site).await.unwrap());
+    }
+    program
+        .until("they are there", |status| status["connections"] == 20)
+        .await;
+    let lines = "primary.limits.body_size = \"11B\"\nprimary.limits.connections = 3";
+    let changed = ["primary.limits.body_size", "primary.limits.connections"];
+    takes(&program, &Config::of_site(&site, lines), &changed).await;
+    assert_eq!(long.ask(program.site).await.status, 413);
+    program
+        .until("there are no more than there may be", |status| {
+            status["connections"].as_u64().unwrap() <= 3
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_access_log_is_begun_written_elsewhere_and_ended() {
+    let site = small_site();
+    let program = Program::serve(&Config::of_site(&site, "")).await;
+    let at = |name: &str| program.config_file().with_file_name(name);
+    let text = |name: &str| fs::read_to_string(at(name)).unwrap_or_default();
+    let ask = async |target: &str| {
+        assert_eq!(get(target).ask(program.site).await.status, 200);
+    };
+    ask("/?none").await;
+    let config = |lines: &str| Config::of_site(&site, lines);
+    let first = config("access_log.path = \"first.log\"");
+    takes(&program, &first, &["access_log.path"]).await;
+    ask("/?first").await;
+    let second = config("access_log.path = \"second.log\"\naccess_log.format = \"json\"");
+    let changed = ["access_log.format", "access_log.path"];
+    takes(&program, &second, &changed).await;
+    ask("/?second").await;
+    until("a line in each", async || {
+        (text("first.log").contains("/?first") && text("second.log").contains("/?second"))
+            .then_some(())
+    })
+    .await;
+    assert!(text("first.log").starts_with("127.0.0.1 - - ["));
+    assert!(text("second.log").starts_with("{\"time\""));
+    let metrics = get("/metrics").ask(program.admin).await;
+    let counted = "overspill_access_log_lines_total{result=\"written\"} 2";
+    assert!(metrics.text().contains(counted), "{}", metrics.text());
+    takes(&program, &config(""), &changed).await;
+    ask("/?none").await;
+    // Again, so that all that came before is written by then.
+    takes(&program, &first, &["access_log.path"]).await;
+    ask("/?last").await;
+    until("a line", async || {
+        text("first.log").contains("/?last").then_some(())
+    })
+    .await;
+    assert_eq!(
+        text("first.log").lines().count(),
+        2,
+        "{}",
+        text("first.log")
+    );
+    assert_eq!(
+        text("second.log").lines().count(),
+        1,
+        "{}",
+        text("second.log")
+    );
 }
 
 async fn decisions(program: &Program, kind: &str) -> usize {

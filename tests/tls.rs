@@ -307,6 +307,222 @@ async fn plain_http_is_sent_to_https() {
 
 #[tokio::test]
 #[ignore = "needs openssl"]
+async fn behind_a_port_mapping_the_redirect_names_the_port_that_it_is_told() {
+    let certificates = Certificates::of_localhost();
+    let site = small_site();
+    let primary = Program::serve(&Config::of_site(&site, "")).await;
+    for (port, location) in [
+        ("443", "https://site.example/a?b"),
+        ("8443", "https://site.example:8443/a?b"),
+    ] {
+        let (of_primary, of_edge) = (redirect(), redirect());
+        let lines =
+            format!("primary.tls.redirect = \"{of_primary}\"\nprimary.tls.redirect_port = {port}");
+        let (_site, _program) = program(&certificates, &lines).await;
+        let tls = certificates.lines("edge.tls", "a");
+        let _edge = Program::edge(&Config::new(format!(
+            "edge.primary = \"http://{}\"\n{tls}\nedge.tls.redirect = \"{of_edge}\"\nedge.tls.redirect_port = {port}\nedge.limits.head_time = \"300ms\"",
+            primary.site
+        )))
+        .await;
+        for plain in [of_primary, of_edge] {
+            let answer = get("/a?b").ask(plain).await;
+            assert_eq!(answer.header("location"), Some(location));
+        }
+        // As at the primary's, half a head has its time.
+        let mut half = TcpStream::connect(of_edge).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        assert_eq!(drain(&mut half).await.0, b"");
+    }
+    let tls = certificates.lines("primary.tls", "a");
+    for (lines, expected) in [
+        (
+            "primary.tls.redirect_port = 443",
+            "`primary.tls.redirect_port` is for the redirect",
+        ),
+        ("primary.tls.redirect_port = 0", "primary.tls.redirect_port"),
+        (
+            "primary.tls.hsts = \"11y\"",
+            "`primary.tls.hsts` must be from 0s to 3650d",
+        ),
+    ] {
+        let config = Config::of_site(&site, &format!("{tls}\n{lines}"));
+        let ended = program::run(&["check"], &config.to_string()).await;
+        let said = ended.stdout + &ended.stderr;
+        assert!(ended.code != Some(0) && said.contains(expected), "{said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn the_redirect_has_the_limits_and_the_access_log_of_the_others() {
+    let certificates = Certificates::of_localhost();
+    let site = small_site();
+    let behind = Program::serve(&Config::of_site(&site, "")).await;
+    let log = "access_log.path = \"access.log\"\naccess_log.format = \"json\"";
+    for section in ["primary", "edge"] {
+        let plain = redirect();
+        let tls = certificates.lines(&format!("{section}.tls"), "a");
+        let lines = format!(
+            "{log}\n{tls}\n{section}.tls.redirect = \"{plain}\"\n{section}.limits.connections = 2\n\
+             {section}.limits.head_time = \"1h\""
+        );
+        let program = match section {
+            "primary" => Program::serve(&Config::of_site(&site, &lines)).await,
+            _ => {
+                let lines = format!("{lines}\nedge.primary = \"http://{}\"", behind.site);
+                Program::edge(&Config::new(lines)).await
+            }
+        };
+        let answer = get("/a?b").ask(plain).await;
+        assert_eq!(answer.status, 308);
+        let answer = support::raw::exchange(plain, "what\r\n\r\n").await;
+        assert_eq!(answer.status, 400);
+        let mut halves = JoinSet::new();
+        for _ in 0..8 {
+            let mut half = TcpStream::connect(plain).await.unwrap();
+            half.write_all(b"GET /x HTTP/1.1\r\n").await.unwrap();
+            halves.spawn(async move { drain(&mut half).await.0 });
+        }
+        // There is room for two.
+        for _ in 0..6 {
+            assert_eq!(halves.join_next().await.unwrap().unwrap(), b"");
+        }
+        let path = program.config_file().with_file_name("access.log");
+        until("both lines", async || {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<Value> = text
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+            let redirected = lines.iter().find(|line| line["target"] == "/a?b")?;
+            assert_eq!(
+                (&redirected["status"], &redirected["outcome"]),
+                (&308.into(), &Value::Null)
+            );
+            lines.iter().any(|line| line["status"] == 400).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn browsers_are_kept_on_https_where_that_is_wanted() {
+    const HSTS: &str = "strict-transport-security";
+    let certificates = Certificates::of_localhost();
+    let upstream = Upstream::start(Router::new().route(
+        "/own",
+        axum::routing::get(async || [(HSTS, "max-age=1; includeSubDomains")]),
+    ))
+    .await;
+    let plain = redirect();
+    let tls = certificates.lines("primary.tls", "a");
+    for (hsts, expected) in [
+        ("", None),
+        ("primary.tls.hsts = \"365d\"", Some("max-age=31536000")),
+        ("primary.tls.hsts = \"0s\"", Some("max-age=0")),
+    ] {
+        let program = Program::serve(&Config::new(format!(
+            "primary.upstream = \"http://{}\"\n{tls}\nprimary.tls.redirect = \"{plain}\"\n{hsts}",
+            upstream.address
+        )))
+        .await;
+        assert_eq!(get("/").ask(plain).await.header(HSTS), None);
+        let told = async |target: &str| {
+            let stream = TcpStream::connect(program.site).await.unwrap();
+            let mut stream = tls::connect(stream, "localhost", &[certificates.path("a.pem")])
+                .await
+                .unwrap();
+            let answer = tls::get(&mut stream, target).await;
+            let said: Vec<_> = answer.headers.get_all(HSTS).iter().cloned().collect();
+            said
+        };
+        assert_eq!(told("/nothing").await, Vec::from_iter(expected));
+        assert_eq!(told("/own").await, ["max-age=1; includeSubDomains"]);
+        assert_eq!(program.terminate().await, Some(0));
+    }
+    let edge = Program::edge(&Config::new(format!(
+        "edge.primary = \"http://{}\"\n{}\nedge.tls.hsts = \"1h\"",
+        upstream.address,
+        certificates.lines("edge.tls", "a")
+    )))
+    .await;
+    let url = format!("https://{}/own", edge.site);
+    let authority = certificates.path("a.pem");
+    for version in ["--http1.1", "--http2"] {
+        let said = curl(&["--cacert", authority.to_str().unwrap(), version, &url]).await;
+        let head = said.stdout.to_ascii_lowercase();
+        assert_eq!(head.matches(HSTS).count(), 1, "{head}");
+        assert!(
+            head.contains("strict-transport-security: max-age=3600\r\n"),
+            "{head}"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn a_reload_takes_other_certificates_and_what_is_said_of_them() {
+    let certificates = Certificates::of_localhost();
+    certificates.make("b", "DNS:localhost,IP:127.0.0.1");
+    let plain = redirect();
+    let site = small_site();
+    let config = |name: &str, lines: &str| {
+        let tls = certificates.lines("primary.tls", name);
+        let lines = format!("{tls}\nprimary.tls.redirect = \"{plain}\"\n{lines}");
+        Config::of_site(&site, &lines)
+    };
+    let program = Program::serve(&config("a", "")).await;
+    let reload = async |config: Config| {
+        fs::write(program.config_file(), config.to_string()).unwrap();
+        client::request("POST", "/api/reload")
+            .ask(program.admin)
+            .await
+    };
+    let among = ["a.pem", "b.pem"].map(|name| certificates.path(name));
+    let shows = async || tls::shown(program.site, "localhost", &among).await;
+    assert_eq!(shows().await, Some(tls::certificate(&among[0])));
+    let answer = reload(config("none", "")).await;
+    assert_eq!(answer.status, 422);
+    assert!(
+        answer.text().contains("`primary.tls.certificate`"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(shows().await, Some(tls::certificate(&among[0])));
+
+    let answer = reload(config(
+        "b",
+        "primary.tls.redirect_port = 443\nprimary.tls.hsts = \"1h\"",
+    ))
+    .await;
+    let said: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(said["restart_needed"], json!([]), "{said}");
+    assert_eq!(shows().await, Some(tls::certificate(&among[1])));
+    let answer = get("/").ask(plain).await;
+    assert_eq!(answer.header("location"), Some("https://site.example/"));
+    let url = format!("https://localhost:{}/", program.site.port());
+    let said = curl(&["--cacert", among[1].to_str().unwrap(), &url]).await;
+    assert!(
+        said.stdout
+            .contains("strict-transport-security: max-age=3600"),
+        "{said:?}"
+    );
+    // The new files are the ones that are looked at.
+    certificates.make("c", "DNS:localhost,IP:127.0.0.1");
+    certificates.replace("b", "c", "key");
+    certificates.replace("b", "c", "pem");
+    until("they are used", async || {
+        let renewed = certificates.path("c.pem");
+        let shown = tls::shown(program.site, "localhost", std::slice::from_ref(&renewed)).await;
+        shown.map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
 async fn at_drop_a_connection_is_closed_before_a_byte_of_tls() {
     let certificates = Certificates::of_localhost();
     let plain = redirect();

@@ -50,7 +50,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let open = |log: &AccessLog| Box::new(log.open(&mut request, self.peer));
-        let open = self.log.as_ref().map(open);
+        let open = self.log.as_ref().filter(|log| log.is_on()).map(open);
         LoggedFuture {
             inner: self.inner.call(request),
             open,
@@ -105,7 +105,10 @@ impl Open {
             entry.server = record.server;
             entry.report = record.report;
         } else {
-            entry.outcome = self.log.unrecorded();
+            // Nobody has decided about a redirect to https.
+            let status = response.status();
+            let is_error = status.is_client_error() || status.is_server_error();
+            entry.outcome = self.log.unrecorded().filter(|_| is_error);
         }
         if self.log.is_of_edge() {
             let status = response.headers().get(&CACHE_STATUS);

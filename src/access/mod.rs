@@ -31,7 +31,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread::JoinHandle,
@@ -68,6 +68,16 @@ const WAITING: usize = 16 << 20;
 /// How long the end waits until all is written: a disk may hang.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+fn unwritable(settings: &AccessSettings, error: io::Error) -> Problem {
+    Problem::new(
+        "access_log.path",
+        format_args!(
+            "must be a file that can be written to, found {:?}: {error}",
+            settings.path
+        ),
+    )
+}
+
 /// An access log. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct AccessLog(Arc<Inner>);
@@ -81,11 +91,22 @@ struct Inner {
     /// Of whose requests it is; an edge has none.
     shared: Option<Arc<Shared>>,
     counts: Arc<LineCounts>,
-    writes: bool,
+    writes: AtomicBool,
+    /// What the thread is to write otherwise from now on.
+    change: Mutex<Option<Change>>,
     exporter: Option<Exporter>,
     reopens: AtomicBool,
     ends: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Another way to write, prepared by [`AccessLog::prepare`].
+#[derive(Debug)]
+pub(crate) struct Change {
+    sink: Sink,
+    format: Format,
+    sample: f64,
+    rate: u32,
 }
 
 /// A line that is not over yet.
@@ -117,26 +138,32 @@ impl AccessLog {
         settings: &AccessSettings,
         shared: Option<Arc<Shared>>,
     ) -> Result<Option<Self>, Problem> {
-        let writes = settings.target() != Target::Nowhere;
         let exporter = Exporter::start()?;
-        if !writes && exporter.is_none() {
+        if settings.target() == Target::Nowhere && exporter.is_none() {
             return Ok(None);
         }
-        let problem = |error: io::Error| {
-            Problem::new(
-                "access_log.path",
-                format_args!(
-                    "must be a file that can be written to, found {:?}: {error}",
-                    settings.path
-                ),
-            )
-        };
-        let sink = Sink::open(settings).map_err(problem)?;
+        Self::with(settings, shared, exporter).map(Some)
+    }
+
+    /// The same, but there is one also where there is nothing to be written: a reload may want to.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_in_any_case(
+        settings: &AccessSettings,
+        shared: Option<Arc<Shared>>,
+    ) -> Result<Self, Problem> {
+        Self::with(settings, shared, Exporter::start()?)
+    }
+
+    fn with(
+        settings: &AccessSettings,
+        shared: Option<Arc<Shared>>,
+        exporter: Option<Exporter>,
+    ) -> Result<Self, Problem> {
+        let sink = Sink::open(settings).map_err(|error| unwritable(settings, error))?;
         let (queue, waiting) = mpsc::channel(LINES);
         let counts = Arc::new(LineCounts::default());
-        if let Some(shared) = &shared {
-            shared.keep_records(counts.clone());
-        }
         let inner = Arc::new(Inner {
             queue,
             waiting: AtomicUsize::new(0),
@@ -144,7 +171,8 @@ impl AccessLog {
             begun: Instant::now(),
             shared,
             counts,
-            writes,
+            writes: AtomicBool::new(settings.target() != Target::Nowhere),
+            change: Mutex::default(),
             exporter,
             reopens: AtomicBool::new(false),
             ends: AtomicBool::new(false),
@@ -154,17 +182,52 @@ impl AccessLog {
         let thread = std::thread::Builder::new()
             .name("access log".to_owned())
             .spawn(|| writer.run())
-            .map_err(problem)?;
+            .map_err(|error| unwritable(settings, error))?;
         *inner.thread() = Some(thread);
-        Ok(Some(Self(inner)))
+        inner.keep_records();
+        Ok(Self(inner))
+    }
+
+    /// Opens the file that other settings name, for [`take`](Self::take). Waits for the disk.
+    ///
+    /// # Errors
+    /// The file can't be opened.
+    pub(crate) fn prepare(&self, settings: &AccessSettings) -> Result<Change, Problem> {
+        let sink = Sink::open(settings).map_err(|error| unwritable(settings, error))?;
+        Ok(Change {
+            sink,
+            format: settings.format,
+            sample: settings.sample.get(),
+            rate: settings.rate,
+        })
+    }
+
+    /// Goes by what was prepared, as soon as what came before is written.
+    pub(crate) fn take(&self, change: Change) {
+        let inner = &self.0;
+        inner.sampler.set(change.sample, change.rate);
+        let writes = !matches!(change.sink, Sink::Nowhere);
+        *inner.change() = Some(change);
+        inner.writes.store(writes, Relaxed);
+        inner.keep_records();
+        self.wake();
+    }
+
+    /// Itself, for a connection that begins; where it is off it costs none of its requests anything.
+    pub(crate) fn for_connection(&self) -> Option<Self> {
+        self.0.is_on().then(|| self.clone())
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &*self.0.thread() {
+            thread.thread().unpark();
+        }
     }
 
     /// Opens the file again, as soon as what came before is written to the old one.
     pub fn reopen(&self) {
         self.0.reopens.store(true, Relaxed);
-        if let Some(thread) = &*self.0.thread() {
-            thread.thread().unpark();
-        }
+        self.wake();
     }
 
     /// Writes what waits, and ends. Blocks for a moment; for seconds where the disk does.
@@ -235,6 +298,11 @@ impl AccessLog {
         }
     }
 
+    /// Whether it wants to know of a request.
+    fn is_on(&self) -> bool {
+        self.0.is_on()
+    }
+
     fn is_of_edge(&self) -> bool {
         self.0.shared.is_none()
     }
@@ -249,8 +317,24 @@ impl AccessLog {
 // === impl Inner ===
 
 impl Inner {
-    fn thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> MutexGuard<'_, Option<Change>> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anything is written, or exported.
+    fn is_on(&self) -> bool {
+        self.writes.load(Relaxed) || self.exporter.is_some()
+    }
+
+    /// Whoever decides says what was decided, from the first time on that somebody wants to know.
+    fn keep_records(&self) {
+        if let Some(shared) = self.shared.as_ref().filter(|_| self.is_on()) {
+            shared.keep_records(self.counts.clone());
+        }
     }
 
     fn level(&self) -> Option<Level> {
@@ -262,12 +346,13 @@ impl Inner {
         let level = self.level();
         entry.level = entry.level.or(level);
         let is_crowd = level != Some(Level::Normal);
-        let drawn = match self.writes {
+        let writes = self.writes.load(Relaxed);
+        let drawn = match writes {
             true => self.sampler.draw(kind, is_crowd, self.begun.elapsed()),
             false => None,
         };
         entry.stands_for = drawn.unwrap_or(0);
-        if self.writes && drawn.is_none() {
+        if writes && drawn.is_none() {
             self.counts.sampled_out.fetch_add(1, Relaxed);
         }
         if drawn.is_some() || entry.span.is_some_and(|span| span.is_sampled) {

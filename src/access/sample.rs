@@ -26,16 +26,17 @@ pub(super) enum Kind {
 /// Draws.
 #[derive(Debug)]
 pub(super) struct Sampler {
-    sample: f64,
+    /// The bits of a number.
+    sample: AtomicU64,
     lanes: [Lane; 3],
 }
 
 /// Those of one kind. Every number may be a little off where two threads meet: none guards anything.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Lane {
-    /// How many lines a window may have, and how long it is.
-    allowed: u64,
-    window: Duration,
+    /// How many lines a window may have, and how many nanoseconds it is long.
+    allowed: AtomicU64,
+    window: AtomicU64,
     /// The window that the following are of.
     current: AtomicU64,
     seen: AtomicU64,
@@ -52,9 +53,21 @@ struct Lane {
 impl Sampler {
     /// `sample`: the part at `normal`; `rate`: lines a second above it.
     pub(super) fn new(sample: f64, rate: u32) -> Self {
+        let sampler = Self {
+            sample: AtomicU64::default(),
+            lanes: Default::default(),
+        };
+        sampler.set(sample, rate);
+        sampler
+    }
+
+    /// Goes by these from now on.
+    pub(super) fn set(&self, sample: f64, rate: u32) {
+        self.sample.store(sample.to_bits(), Relaxed);
         let rate = u64::from(rate);
-        let lanes = [rate, rate, (rate / 10).max(1)].map(Lane::new);
-        Self { sample, lanes }
+        for (lane, rate) in std::iter::zip(&self.lanes, [rate, rate, (rate / 10).max(1)]) {
+            lane.set(rate);
+        }
     }
 
     /// How many requests a line for this one would stand for; [`None`]: it gets none. `now`: since any moment that stays the
@@ -63,7 +76,7 @@ impl Sampler {
         let lane = &self.lanes[kind as usize];
         let part = match kind {
             Kind::Failure => 1.0,
-            Kind::Usual | Kind::Closed => self.sample,
+            Kind::Usual | Kind::Closed => f64::from_bits(self.sample.load(Relaxed)),
         };
         let gets_one = if is_crowd {
             lane.has_room(part, now)
@@ -89,20 +102,15 @@ impl Sampler {
 // === impl Lane ===
 
 impl Lane {
-    fn new(rate: u64) -> Self {
+    fn set(&self, rate: u64) {
         let (allowed, window) = match rate {
-            10.. => (rate / 10, Duration::from_millis(100)),
-            _ => (rate, Duration::from_secs(1)),
+            10.. => (rate / 10, 100_000_000),
+            _ => (rate, 1_000_000_000),
         };
-        Self {
-            allowed,
-            window,
-            current: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            before: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-            drawn: AtomicU64::new(0),
+        self.allowed.store(allowed, Relaxed);
+        // Windows of another length are counted otherwise: a new one begins.
+        if self.window.swap(window, Relaxed) != window {
+            self.current.store(0, Relaxed);
         }
     }
 
@@ -112,7 +120,9 @@ impl Lane {
     }
 
     fn has_room(&self, part: f64, now: Duration) -> bool {
-        let window = u64::try_from(now.as_nanos() / self.window.as_nanos()).unwrap_or(u64::MAX);
+        let length = u128::from(self.window.load(Relaxed));
+        let window = u64::try_from(now.as_nanos() / length).unwrap_or(u64::MAX);
+        let allowed = self.allowed.load(Relaxed);
         let current = self.current.load(Relaxed);
         if window > current
             && self
@@ -127,8 +137,8 @@ impl Lane {
         }
         self.seen.fetch_add(1, Relaxed);
         let expected = self.before.load(Relaxed).max(1);
-        let part = part.min(self.allowed as f64 / expected as f64);
-        self.is_drawn(part) && self.written.fetch_add(1, Relaxed) < self.allowed
+        let part = part.min(allowed as f64 / expected as f64);
+        self.is_drawn(part) && self.written.fetch_add(1, Relaxed) < allowed
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::mpsc::Receiver;
 
 use super::{
-    Inner,
+    Inner, LINES,
     entry::Entry,
     line::Lines,
     settings::{AccessSettings, Target},
@@ -37,10 +37,10 @@ pub(super) enum Sink {
 
 /// Writes what comes through the queue.
 pub(super) struct Writer {
-    pub(super) queue: Receiver<Box<Entry>>,
-    pub(super) inner: Arc<Inner>,
-    pub(super) sink: Sink,
-    pub(super) lines: Lines,
+    queue: Receiver<Box<Entry>>,
+    inner: Arc<Inner>,
+    sink: Sink,
+    lines: Lines,
     /// Lines that are not out yet, and how many.
     buffer: Vec<u8>,
     count: u64,
@@ -129,7 +129,19 @@ impl Writer {
         loop {
             // Asked before: what came before that is then in the queue.
             let ends = self.inner.ends.load(Relaxed);
-            let taken = self.round();
+            let change = self.inner.change().take();
+            let mut taken = self.round();
+            if let Some(change) = change {
+                // What came before goes where it was to go.
+                for _ in 0..LINES / ROUND {
+                    if taken < ROUND {
+                        break;
+                    }
+                    taken = self.round();
+                }
+                (self.sink, self.lines) = (change.sink, Lines::new(change.format));
+                self.is_torn = false;
+            }
             if self.inner.reopens.swap(false, Relaxed) {
                 self.reopen();
             }
@@ -139,7 +151,12 @@ impl Writer {
             if ends {
                 return;
             }
-            thread::park_timeout(PAUSE);
+            // Where nothing comes nobody is woken for nothing; what came just before may have to wait until something does.
+            if self.inner.is_on() || taken > 0 {
+                thread::park_timeout(PAUSE);
+            } else {
+                thread::park();
+            }
         }
     }
 

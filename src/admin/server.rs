@@ -232,7 +232,7 @@ async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Fut
     let room = Room::new(&LIMITS, "admin");
     let mut acceptor = Acceptor::default();
     acceptor.relieved_by(room.clone());
-    let (stopping, stopped) = Stopping::new();
+    let stopping = Stopping::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let (io, peer) = tokio::select! {
@@ -249,7 +249,7 @@ async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Fut
         let io = NotedIo::new(io, place.doing.clone());
         let connection = builder.serve_connection_with_upgrades(io, service);
         let connection = Box::pin(connection.into_owned());
-        let stopped = stopped.clone();
+        let stopped = stopping.stop();
         tokio::spawn(async move {
             match attend(connection, &place.doing, &LIMITS, stopped).await {
                 Served::Ended(Ok(())) => {}
@@ -260,7 +260,6 @@ async fn serve(listener: tokio::net::TcpListener, router: Router, stop: impl Fut
         room.settle().await;
     }
     drop(listener);
-    drop(stopped);
     stopping.all_have_ended().await;
 }
 

@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinSet, time:
 
 use super::{
     discovery::Discovery,
-    reload::{Reloaded, applicable, differences},
+    reload::{Prepare, Reloaded, applicable, differences},
     status::Status,
     warm_up::warm_up,
 };
@@ -172,6 +172,15 @@ impl Overspill {
     /// # Errors
     /// Every problem of the settings: then all stays as it was.
     pub fn reload(&self, new: Settings) -> Result<Reloaded, ConfigError> {
+        self.reload_with(new, None)
+    }
+
+    /// The same, with what `serves`, where somebody does.
+    pub(super) fn reload_with(
+        &self,
+        new: Settings,
+        serves: Option<&Prepare>,
+    ) -> Result<Reloaded, ConfigError> {
         let problems = |problems| ConfigError {
             file: None,
             problems,
@@ -182,9 +191,11 @@ impl Overspill {
             return Ok(Reloaded::default());
         };
         let mut current = lock(&running.settings);
-        let settings = applicable(&current, &new);
+        let settings = applicable(&current, &new, serves.is_some());
         settings.check()?;
         let compiled = settings.compile().map_err(problems)?;
+        let prepare = |prepare: &Prepare| prepare(&current, &settings);
+        let commit = serves.map(prepare).transpose().map_err(problems)?;
         let reloaded = Reloaded {
             changed: differences(&current, &settings),
             restart_needed: differences(&settings, &new),
@@ -219,6 +230,9 @@ impl Overspill {
         }
         if let Some(probes) = &mut *lock(&running.probes) {
             probes.follow(&servers);
+        }
+        if let Some(commit) = commit {
+            commit();
         }
         *current = settings;
         let event = Event::Reload {

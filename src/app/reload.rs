@@ -2,8 +2,9 @@
 //!
 //! All that can change changes at once, or nothing does: the new configuration is checked as a whole before anything is
 //! touched, and requests go by one snapshot, the old or the new. What is known of servers, the level, what visitors
-//! were told and the averages of the load go on. What is bound to the process (listeners, what is served, the
-//! administrator's listener, secrets that other parts hold) waits for the next start, and is named.
+//! were told and the averages of the load go on. Where `overspill serve` serves, that changes too, for connections that
+//! come. What is bound to the process (listeners, the administrator's, secrets that other parts hold) waits for the next
+//! start, and is named.
 
 use std::{
     fmt,
@@ -17,6 +18,7 @@ use super::Overspill;
 use crate::{
     config::{ConfigError, Settings},
     journal::Event,
+    problem::Problem,
 };
 
 /// What a reload has done.
@@ -28,12 +30,16 @@ pub struct Reloaded {
     pub restart_needed: Vec<String>,
 }
 
+/// Builds all that the second settings have otherwise than the first, and gives what puts it in its place.
+pub(super) type Prepare =
+    dyn Fn(&Settings, &Settings) -> Result<Box<dyn FnOnce() + Send>, Vec<Problem>> + Send + Sync;
 type Read = dyn Fn() -> Result<Settings, ConfigError> + Send + Sync;
 
 /// Reads a configuration again and gives it to an [`Overspill`].
 pub struct Reloader {
     overspill: Overspill,
     read: Box<Read>,
+    serves: Option<Box<Prepare>>,
     /// One at a time.
     busy: Mutex<()>,
 }
@@ -55,8 +61,17 @@ impl Reloader {
         Self {
             overspill,
             read: Box::new(read),
+            serves: None,
             busy: Mutex::default(),
         }
+    }
+
+    /// Changes what is served, too.
+    #[cfg(feature = "server")]
+    #[must_use]
+    pub fn serving(mut self, renewals: super::Renewals) -> Self {
+        self.serves = Some(Box::new(move |old, new| renewals.prepare(old, new)));
+        self
     }
 
     /// Reads and applies. May wait for the disk.
@@ -67,7 +82,8 @@ impl Reloader {
         let _alone = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         #[cfg(feature = "server")]
         let _told = crate::handover::reloading();
-        let reloaded = (self.read)().and_then(|settings| self.overspill.reload(settings));
+        let reloaded = (self.read)()
+            .and_then(|settings| self.overspill.reload_with(settings, self.serves.as_deref()));
         if let Err(error) = &reloaded {
             let event = Event::Reload {
                 changed: Vec::new(),
@@ -81,19 +97,30 @@ impl Reloader {
     }
 }
 
-/// The new settings as far as a running process can take them.
-pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
+/// The new settings as far as a running process can take them; `serves`: with what it serves.
+pub(super) fn applicable(old: &Settings, new: &Settings, serves: bool) -> Settings {
     let mut settings = new.clone();
     let (primary, kept) = (&mut settings.primary, &old.primary);
     primary.listen = kept.listen;
-    primary.site.clone_from(&kept.site);
-    primary.upstream.clone_from(&kept.upstream);
-    primary.proxy = kept.proxy;
-    primary.limits = kept.limits;
-    // The files that it names are looked at all the time.
-    primary.tls.clone_from(&kept.tls);
-    primary.files.clone_from(&kept.files);
-    primary.trusted_proxies.clone_from(&kept.trusted_proxies);
+    match (&mut primary.tls, &kept.tls) {
+        (Some(tls), Some(kept)) if serves => {
+            tls.redirect = kept.redirect;
+            if tls.redirect.is_none() {
+                tls.redirect_port = None;
+            }
+        }
+        // What is spoken at an address stays. (The files that it names are looked at all the time.)
+        (tls, kept) => tls.clone_from(kept),
+    }
+    if !serves {
+        primary.site.clone_from(&kept.site);
+        primary.upstream.clone_from(&kept.upstream);
+        primary.proxy = kept.proxy;
+        primary.limits = kept.limits;
+        primary.files.clone_from(&kept.files);
+        primary.trusted_proxies.clone_from(&kept.trusted_proxies);
+        settings.access_log.clone_from(&old.access_log);
+    }
     settings.load.interval = old.load.interval;
     settings.load.smoothing = old.load.smoothing;
     // The probes, the stay cookies and whoever warms edges up know it.
@@ -102,7 +129,6 @@ pub(super) fn applicable(old: &Settings, new: &Settings) -> Settings {
     // They are counted by their positions.
     settings.throttle.classes.clone_from(&old.throttle.classes);
     settings.edge.clone_from(&old.edge);
-    settings.access_log.clone_from(&old.access_log);
     settings.admin = old.admin.clone();
     settings
 }
@@ -173,7 +199,7 @@ mod tests {
             "primary.listen = \"127.0.0.1:2\"\nprimary.hosts = [\"a.example\"]\nadmin.token = \"x\"\n\
              offload.token = \"secret\"\nload.release = 0.1",
         );
-        let applied = applicable(&old, &new);
+        let applied = applicable(&old, &new, false);
         assert_eq!(
             differences(&old, &applied),
             ["load.release", "primary.hosts"]
@@ -182,5 +208,32 @@ mod tests {
             differences(&applied, &new),
             ["admin.token", "offload.token", "primary.listen"]
         );
+    }
+
+    #[test]
+    fn what_is_served_changes_where_somebody_serves_it_and_addresses_stay() {
+        let tls = "primary.tls.certificate = \"a.pem\"\nprimary.tls.key = \"a.key\"\n";
+        let old = settings(tls);
+        let lines = "primary.tls.redirect = \"127.0.0.1:1\"\nprimary.tls.redirect_port = 2\n\
+                     primary.tls.hsts = \"1h\"\nprimary.limits.requests = 3\nprimary.trusted_proxies = [\"10.0.0.0/8\"]";
+        let new = settings(&format!("{tls}{lines}"));
+        let applied = applicable(&old, &new, false);
+        assert!(differences(&old, &applied).is_empty());
+        let applied = applicable(&old, &new, true);
+        assert_eq!(
+            differences(&old, &applied),
+            [
+                "primary.limits.requests",
+                "primary.tls.hsts",
+                "primary.trusted_proxies"
+            ]
+        );
+        assert_eq!(
+            differences(&applied, &new),
+            ["primary.tls.redirect", "primary.tls.redirect_port"]
+        );
+        // Whether it is TLS that is spoken at an address is not changed under those who come to it.
+        let plain = applicable(&old, &settings(""), true);
+        assert_eq!(differences(&old, &plain), Vec::<String>::new());
     }
 }

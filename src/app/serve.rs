@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -18,21 +18,23 @@ use http_body::{Frame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 use pin_project_lite::pin_project;
+use tokio::sync::{mpsc::UnboundedReceiver, watch};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::renew::{Renewal, Renewals};
 use crate::{
     access::{AccessLog, Logged, LoggedBody},
     config::{PrimarySettings, Settings},
     front::{FrontLayer, Rules},
-    gate::Gate,
+    gate::{Gate, GateStream},
     guard::{Answers, LimitSettings, Noted, NotedBody, Place, Ready, Room, Stop, Stopping},
     load::UpstreamMeter,
     offload::{BoxError, Dropped, Outcome},
     problem::Problem,
     servers::{absolute_url, networks},
     site::{Site, SiteBody, SiteError, SiteFuture},
-    tls::{self, Certificates, Connections, Redirect, TlsSettings},
+    tls::{self, Certificates, Connections, Redirect, Redirecting, TlsSettings},
     upstream::{Held, Origin, Upstream, UpstreamFuture},
 };
 
@@ -84,19 +86,21 @@ pub fn inner(primary: &PrimarySettings) -> Result<Inner, Vec<Problem>> {
             "primary.upstream",
             "must not be given together with `primary.site`".to_owned(),
         )),
-        (site, None) => {
-            let folder = site.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SITE));
-            match Site::with_settings(&folder, &primary.files) {
-                Ok(site) => Ok(Inner::Site(site)),
-                Err(SiteError::Settings(problems)) => Err(problems),
-                Err(error) => Err(problem("primary.site", error.to_string())),
-            }
-        }
+        (_, None) => match Site::with_settings(folder(primary), &primary.files) {
+            Ok(site) => Ok(Inner::Site(site)),
+            Err(SiteError::Settings(problems)) => Err(problems),
+            Err(error) => Err(problem("primary.site", error.to_string())),
+        },
         (None, Some(url)) => upstream_url(url)
             .and_then(|url| Upstream::with(&url, primary.proxy).map_err(|error| error.to_string()))
             .map(|upstream| Inner::Upstream(Box::new(upstream)))
             .map_err(|message| problem("primary.upstream", message)),
     }
+}
+
+/// The folder that is served, where no upstream is.
+pub(crate) fn folder(primary: &PrimarySettings) -> &Path {
+    primary.site.as_deref().unwrap_or(Path::new(DEFAULT_SITE))
 }
 
 /// The URL of an upstream: http, https, or the path of a UNIX socket.
@@ -113,7 +117,10 @@ impl Inner {
     /// Tells what is known of the server behind, where there is one.
     fn measured_by(self, meter: &UpstreamMeter) -> Self {
         match self {
-            Self::Site(site) => Self::Site(site),
+            Self::Site(site) => {
+                meter.stands_for_none();
+                Self::Site(site)
+            }
             Self::Upstream(upstream) => {
                 Self::Upstream(Box::new(upstream.measured_by(meter.clone())))
             }
@@ -271,7 +278,8 @@ where
         // After an upgrade the connection goes on without its server.
         if extensions.get::<OnUpgrade>().is_some() {
             let answering = self.held.0.doing.begin(false);
-            extensions.insert(Held::new((answering, self.held.clone())));
+            let held = Held::new((answering, self.held.clone()));
+            extensions.insert(held.until(self.held.1.clone()));
         }
         FromPeerFuture {
             inner: self.inner.call(request),
@@ -327,6 +335,8 @@ pub struct Serving {
     pub redirect: Option<Gate>,
     /// Where a line of every request goes. Default: nowhere.
     pub access_log: Option<AccessLog>,
+    /// What a reload changes. Default: nothing.
+    renewals: Option<UnboundedReceiver<Renewal>>,
 }
 
 impl Serving {
@@ -370,8 +380,29 @@ impl Serving {
             drain: settings.primary.limits.drain,
             limits: settings.primary.limits,
             access_log: None,
+            renewals: None,
         })
     }
+
+    /// Who changes it while it is served. Of what is in it by now, so all else has to be.
+    pub fn renewals(&mut self) -> Renewals {
+        let (overspill, log) = (self.overspill.clone(), self.access_log.clone());
+        let (renewals, told) = Renewals::new(overspill, self.tls.clone(), log);
+        self.renewals = Some(told);
+        renewals
+    }
+}
+
+/// More files than that are not weighed beforehand.
+const MOST_OBJECTS: usize = 100_000;
+
+/// Learns the sizes of the folder's objects, aside: a large folder takes a while to walk. Must be called within a Tokio
+/// runtime.
+pub(crate) fn weigh(folder: &Path, overspill: super::Overspill) {
+    let folder = folder.to_path_buf();
+    tokio::task::spawn_blocking(move || {
+        overspill.learn_objects(Site::objects(&folder, MOST_OBJECTS))
+    });
 }
 
 /// Listens at `address`, which is the value of `key`.
@@ -401,78 +432,123 @@ fn certificates(
     })
 }
 
+/// The next change; pends for ever where there will be none.
+async fn next(renewals: &mut Option<UnboundedReceiver<Renewal>>) -> Renewal {
+    if let Some(told) = renewals
+        && let Some(renewal) = told.recv().await
+    {
+        return renewal;
+    }
+    std::future::pending().await
+}
+
 /// Serves until `stop` is ready, and then what is under way for the drain time at most.
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
-    let (rules, limits) = (serving.inner.rules(), serving.limits);
+    let shared = serving.overspill.shared().clone();
     // What is malformed is refused before anything is decided about it.
-    let inner = serving
-        .inner
-        .measured_by(&serving.overspill.shared().upstream);
-    let connections = Connections::new(limits, serving.tls.as_ref(), inner.answers());
-    let front = FrontLayer::new(rules);
-    let service = serving.overspill.layer().layer(inner);
-    let room = Room::new(&limits, "primary.limits");
+    let serve_by = |inner: Inner| {
+        let inner = inner.measured_by(&shared.upstream);
+        serving.overspill.layer().layer(inner)
+    };
+    let mut service = serve_by(serving.inner);
+    let mut connections = {
+        let answers = service.inner().answers();
+        Connections::new(serving.limits, serving.tls.as_ref(), answers)
+    };
+    let room = Room::new(&serving.limits, "primary.limits");
     serving.listener.relieved_by(room.clone());
     let log = serving.access_log;
     if let Some(log) = &log {
         serving.listener.seen_by(log.witness());
     }
-    let (stopping, told) = Stopping::new();
-    let renewing = serving.tls.map(|certificates| {
-        let shared = serving.overspill.shared().clone();
-        let tell = move |renewal| shared.journal.record(renewal, SystemTime::now());
-        tokio::spawn(tls::watch(certificates, tell))
-    });
-    if let (Some(listener), Ok(address)) = (serving.redirect, serving.listener.local_addr()) {
-        let exempts = listener.exempting();
-        let to = (
-            Redirect::to(address),
-            Connections::new(limits, None, Answers::AtOnce),
-        );
-        tokio::spawn(tls::redirect(
-            listener,
-            exempts,
-            to,
-            room.clone(),
-            told.clone(),
-        ));
-    }
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let (io, peer) = tokio::select! {
-            accepted = serving.listener.accept() => accepted,
-            () = &mut stop => break,
-        };
-        // Behind a proxy that is known everyone comes from its address.
-        let counted = (!serving.listener.exempts(peer)).then(|| peer.ip());
-        let Some(place) = room.enter(counted) else {
-            serving.overspill.shared().counters.count(Outcome::Dropped);
+    let stopping = Arc::new(Stopping::new());
+    let refuse = {
+        let (shared, log) = (shared.clone(), log.clone());
+        move |io: GateStream, peer| {
+            shared.counters.count(Outcome::Dropped);
             if let Some(log) = &log {
                 log.closed(peer);
             }
             io.refuse();
+        }
+    };
+    let port = serving
+        .listener
+        .local_addr()
+        .map_or(0, |address| address.port());
+    let redirecting = |limits| Redirecting {
+        service: Redirect::to(serving.tls.as_ref().map_or(port, |tls| tls.port(port))),
+        connections: Connections::new(limits, None, Answers::AtOnce),
+        log: log.clone(),
+    };
+    let redirects = watch::Sender::new(redirecting(serving.limits));
+    if let Some(mut listener) = serving.redirect {
+        listener.relieved_by(room.clone());
+        if let Some(log) = &log {
+            listener.seen_by(log.witness());
+        }
+        let doors = (listener.exempting(), refuse.clone());
+        let (room, stopping) = (room.clone(), stopping.clone());
+        let redirecting = redirects.subscribe();
+        tokio::spawn(tls::redirect(listener, doors, redirecting, room, stopping));
+    }
+    let renewing = serving.tls.clone().map(|certificates| {
+        let shared = shared.clone();
+        let tell = move |renewal| shared.journal.record(renewal, SystemTime::now());
+        tokio::spawn(tls::watch(certificates, tell))
+    });
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let (io, peer) = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            // Before who comes after it.
+            renewal = next(&mut serving.renewals) => {
+                if let Some(inner) = renewal.inner {
+                    service = serve_by(inner);
+                }
+                let limits = renewal.limits;
+                room.resize(&limits, "primary.limits");
+                let answers = service.inner().answers();
+                connections = Connections::new(limits, serving.tls.as_ref(), answers);
+                redirects.send_replace(redirecting(limits));
+                serving.drain = limits.drain;
+                serving.trusted_proxies = renewal.trusted_proxies;
+                if renewal.retires {
+                    stopping.retire();
+                }
+                continue;
+            }
+            accepted = serving.listener.accept() => accepted,
+        };
+        // Behind a proxy that is known everyone comes from its address.
+        let counted = (!serving.listener.exempts(peer)).then(|| peer.ip());
+        let Some(place) = room.enter(counted) else {
+            refuse(io, peer);
             continue;
         };
         let address = peer.ip().to_canonical();
+        let log = log.as_ref().and_then(AccessLog::for_connection);
         let trusted = &serving.trusted_proxies;
         let from = Origin {
             address: peer,
             is_trusted: trusted.iter().any(|network| network.contains(&address)),
             over_tls: connections.are_over_tls(),
         };
-        let inner = service.inner().of_peer(from);
-        let service = front.layer(service.of_peer(inner, from.peer()));
+        let inner = service.inner();
+        // What is malformed is refused before anything is decided about it.
+        let front = FrontLayer::new(inner.rules());
+        let service = front.layer(service.of_peer(inner.of_peer(from), from.peer()));
         let service = Noted::new(service, place.doing.clone());
         let service = FromPeer {
             // What the limits refuse gets its line as well.
             inner: Logged::new(service, log.clone(), peer),
-            held: Arc::new((place.clone(), told.clone())),
+            held: Arc::new((place.clone(), stopping.stop())),
         };
         let service = Ready::new(service);
-        let serves =
-            connections
-                .clone()
-                .serve(io, (peer, log.clone()), place, told.clone(), service);
+        let serves = connections
+            .clone()
+            .serve(io, (peer, log), place, stopping.stop(), service);
         tokio::spawn(serves);
         room.settle().await;
     }
@@ -481,6 +557,5 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     }
     // Nobody new: the queue in the kernel goes with the listener.
     drop(serving.listener);
-    drop(told);
     stopping.drain(serving.drain).await;
 }

@@ -73,7 +73,7 @@ fn serve(arguments: &EdgeArguments, predecessor: &mut Option<Predecessor>) -> Re
         restarter.hand_on("admin", admin_at, admin.listener())?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let redirect = listen_without_tls(&mut sockets, &restarter, "edge.tls.redirect", tls).await?;
-        let access_log = log::access(&settings.access_log, None)?;
+        let access_log = log::of_edge(&settings.access_log)?;
         let lifecycle = Lifecycle::new();
         let mut agent = None;
         if let Some(address) = settings.edge.agent {

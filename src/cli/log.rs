@@ -29,19 +29,33 @@ pub(super) fn start(format: LogFormat, usual: LevelFilter) {
     }
 }
 
-/// Starts the access log, whose file is opened again at each SIGUSR1.
+/// Starts the access log of an edge, whose file is opened again at each SIGUSR1.
 ///
 /// # Errors
 /// The file can't be opened.
-pub(super) fn access(
-    settings: &AccessSettings,
-    shared: Option<Arc<Shared>>,
-) -> Result<Option<AccessLog>, ConfigError> {
-    let log = AccessLog::start(settings, shared).map_err(|problem| ConfigError {
+pub(super) fn of_edge(settings: &AccessSettings) -> Result<Option<AccessLog>, ConfigError> {
+    let log = AccessLog::start(settings, None).map_err(|problem| ConfigError {
         file: None,
         problems: vec![problem],
     })?;
     reopen_when_told(log.clone());
+    Ok(log)
+}
+
+/// The same of a primary: there is one, since a reload may begin to write it.
+///
+/// # Errors
+/// The file can't be opened.
+pub(super) fn of_primary(
+    settings: &AccessSettings,
+    shared: Arc<Shared>,
+) -> Result<AccessLog, ConfigError> {
+    let log = AccessLog::start_in_any_case(settings, Some(shared));
+    let log = log.map_err(|problem| ConfigError {
+        file: None,
+        problems: vec![problem],
+    })?;
+    reopen_when_told(Some(log.clone()));
     Ok(log)
 }
 

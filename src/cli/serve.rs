@@ -23,13 +23,10 @@ use crate::{
     guard::allow_many_connections,
     handover::{self, Predecessor, Restarter, Sockets},
     journal::Event,
-    site::Site,
 };
 
 type BoxError = Box<dyn std::error::Error>;
 
-/// More files than that are not weighed beforehand.
-const MOST_OBJECTS: usize = 100_000;
 /// A machine that is short of everything may look at its load that much later than it should.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -67,19 +64,19 @@ fn serve(
         let overspill = Overspill::start(settings.clone())?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut serving = Serving::on(listener, redirect, &settings, inner.clone(), overspill.clone())?;
-        let access_log = log::access(&settings.access_log, Some(overspill.shared().clone()))?;
-        serving.access_log.clone_from(&access_log);
+        let access_log = log::of_primary(&settings.access_log, overspill.shared().clone())?;
+        serving.access_log = Some(access_log.clone());
         let lifecycle = Lifecycle::new();
         tracing::info!(admin = %format_args!("http://{}", admin.local_addr()?), "dashboard, status, metrics and overrides");
         let arguments = arguments.clone();
-        let reloader = Reloader::new(overspill.clone(), move || Ok(read(&arguments)?.0));
+        let reloader = Reloader::new(overspill.clone(), move || Ok(read(&arguments)?.0)).serving(serving.renewals());
         let reloader = Arc::new(reloader);
         let answering = admin
             .reloading(reloader.clone())
             .restarting(restarter.clone())
             .start(overspill.clone(), lifecycle.clone())?;
         if let Inner::Site(_) = inner {
-            weigh(&settings.primary.site.clone().unwrap_or_else(|| app::DEFAULT_SITE.into()), overspill.clone());
+            app::weigh(app::folder(&settings.primary), overspill.clone());
         }
         tracing::info!(
             site = %format_args!("{}://{}", if serving.tls.is_some() { "https" } else { "http" }, serving.listener.local_addr()?),
@@ -107,12 +104,10 @@ fn serve(
             restarter.let_go();
             ending = leave(successor, &lifecycle, &mut answering);
             overspill.shared().journal.record(Event::Drain, SystemTime::now());
-            tokio::spawn(give_up(successor.is_some(), access_log.clone()));
+            tokio::spawn(give_up(successor.is_some(), Some(access_log.clone())));
         };
         app::serve(serving, stop).await;
-        if let Some(log) = access_log {
-            log.end();
-        }
+        access_log.end();
         lifecycle.end();
         if let Some(answering) = answering {
             answering.end().await;
@@ -203,14 +198,6 @@ fn reload(reloader: &Arc<Reloader>) {
     let reloader = reloader.clone();
     tokio::task::spawn_blocking(move || {
         let _ = reloader.reload();
-    });
-}
-
-/// Learns the sizes of the folder's objects, aside: a large folder takes a while to walk.
-fn weigh(folder: &std::path::Path, overspill: Overspill) {
-    let folder = folder.to_path_buf();
-    tokio::task::spawn_blocking(move || {
-        overspill.learn_objects(Site::objects(&folder, MOST_OBJECTS))
     });
 }
 

@@ -2,15 +2,20 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
+use axum::serve::Listener;
 use http::{Request, Version};
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tower_service::Service;
 
 use super::{Edge, EdgeFuture, service::refusal};
@@ -18,7 +23,7 @@ use crate::{
     access::{AccessLog, Logged},
     guard::{Acceptor, Answering, Answers, Doing, Ready, Room, Stopping, too_much},
     journal::Event,
-    tls::{self, Certificates, Connections, Redirect},
+    tls::{self, Certificates, Connections, Redirect, Redirecting},
 };
 
 /// The edge, for one connection.
@@ -97,6 +102,28 @@ impl From<TcpListener> for Listening {
     }
 }
 
+/// A listener that goes on where accepting fails.
+struct Accepting {
+    listener: TcpListener,
+    acceptor: Acceptor,
+}
+
+impl Listener for Accepting {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let (io, peer) = self.acceptor.accept(&self.listener).await;
+        // One that is gone already will say so when it is read.
+        let _ = io.set_nodelay(true);
+        (io, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
 /// A proxy on this machine brings everyone's connections.
 fn is_own(peer: SocketAddr) -> bool {
     let address = peer.ip().to_canonical();
@@ -110,24 +137,45 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
     let (listener, access_log) = (listening.listener, listening.access_log);
     let connections = Connections::new(limits, listening.tls.as_ref(), Answers::InTime);
     let room = Room::new(&limits, "edge.limits");
-    let mut acceptor = Acceptor::default();
-    acceptor.relieved_by(room.clone());
-    let (stopping, told) = Stopping::new();
+    let mut accepting = Accepting {
+        listener,
+        acceptor: Acceptor::default(),
+    };
+    accepting.acceptor.relieved_by(room.clone());
+    let stopping = Arc::new(Stopping::new());
+    let port = accepting.local_addr().map_or(0, |address| address.port());
+    let port = listening.tls.as_ref().map_or(port, |tls| tls.port(port));
     let renewing = listening.tls.map(|certificates| {
         let tell = |event: Event| event.log();
         tokio::spawn(tls::watch(certificates, tell))
     });
-    if let (Some(redirect), Ok(address)) = (listening.redirect, listener.local_addr()) {
-        let to = (
-            Redirect::to(address),
-            Connections::new(limits, None, Answers::AtOnce),
-        );
+    let refuse = {
+        let log = access_log.clone();
+        move |io: TcpStream, peer| {
+            if let Some(log) = &log {
+                log.closed(peer);
+            }
+            drop(io);
+        }
+    };
+    if let Some(redirect) = listening.redirect {
+        let redirecting = Redirecting {
+            service: Redirect::to(port),
+            connections: Connections::new(limits, None, Answers::AtOnce),
+            log: access_log.clone(),
+        };
+        let mut redirect = Accepting {
+            listener: redirect,
+            acceptor: Acceptor::default(),
+        };
+        redirect.acceptor.relieved_by(room.clone());
+        let doors = (is_own, refuse.clone());
         tokio::spawn(tls::redirect(
             redirect,
-            is_own,
-            to,
+            doors,
+            watch::Sender::new(redirecting).subscribe(),
             room.clone(),
-            told.clone(),
+            stopping.clone(),
         ));
     }
     let mut stop = pin!(stop);
@@ -137,36 +185,34 @@ pub async fn serve(edge: Edge, listening: impl Into<Listening>, stop: impl Futur
     }
     loop {
         let (io, peer) = tokio::select! {
-            accepted = acceptor.accept(&listener) => accepted,
+            accepted = accepting.accept() => accepted,
             () = &mut stop => break,
         };
         let address = peer.ip().to_canonical();
         let Some(place) = room.enter((!is_own(peer)).then_some(address)) else {
-            if let Some(log) = &access_log {
-                log.closed(peer);
-            }
+            refuse(io, peer);
             continue;
         };
-        // One that is gone already will say so when it is read.
-        let _ = io.set_nodelay(true);
         let service = Noted {
             edge: edge.clone(),
             doing: place.doing.clone(),
         };
         let service = Logged::new(service, access_log.clone(), peer);
         let service = Ready::new(service);
-        let serves =
-            connections
-                .clone()
-                .serve(io, (peer, access_log.clone()), place, told.clone(), service);
+        let serves = connections.clone().serve(
+            io,
+            (peer, access_log.clone()),
+            place,
+            stopping.stop(),
+            service,
+        );
         tokio::spawn(serves);
         room.settle().await;
     }
     if let Some(renewing) = renewing {
         renewing.abort();
     }
-    drop(listener);
-    drop(told);
+    drop(accepting);
     stopping.drain(limits.drain).await;
 }
 
@@ -176,7 +222,7 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpSocket, TcpStream},
+        net::TcpSocket,
         time::{self, Instant},
     };
 

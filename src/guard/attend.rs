@@ -6,12 +6,9 @@
 use std::{pin::Pin, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Doing, LimitSettings};
+use super::{Doing, LimitSettings, Stage, Stop};
 
 /// How often it is looked whether all is let go of that a connection was cut off from, and how many times.
 const LOOSE_ENDS: (Duration, u32) = (Duration::from_millis(5), 200);
@@ -47,66 +44,6 @@ pub(crate) enum Served<E> {
     Ended(Result<(), E>),
     /// It was shown out.
     ShownOut(Why),
-}
-
-/// How far a server is with its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Serving,
-    /// What is under way is finished.
-    Draining,
-    /// Nothing is, any more.
-    Over,
-}
-
-/// Tells every connection that the server stops.
-#[derive(Debug)]
-pub(crate) struct Stopping(watch::Sender<Stage>);
-
-/// A connection's word of it. Each lives as long as a connection is served.
-#[derive(Debug, Clone)]
-pub(crate) struct Stop(watch::Receiver<Stage>);
-
-// === impl Stopping ===
-
-impl Stopping {
-    /// Who tells it, and who is told.
-    pub(crate) fn new() -> (Self, Stop) {
-        let (tell, told) = watch::channel(Stage::Serving);
-        (Self(tell), Stop(told))
-    }
-
-    /// Tells all connections to end, and waits until they have.
-    pub(crate) async fn all_have_ended(&self) {
-        self.0.send_replace(Stage::Draining);
-        self.0.closed().await;
-    }
-
-    /// The same, for `drain` at most; those that are left then are cut off.
-    pub(crate) async fn drain(self, drain: Duration) {
-        if timeout(drain, self.all_have_ended()).await.is_ok() {
-            return;
-        }
-        tracing::warn!(
-            seconds = drain.as_secs(),
-            "requests were still under way when the time for draining was over"
-        );
-        self.0.send_replace(Stage::Over);
-        // The access log is told of each: it must not end before.
-        let _ = timeout(GRACE, self.0.closed()).await;
-    }
-}
-
-// === impl Stop ===
-
-impl Stop {
-    /// The next stage. Where nobody is left to tell, it is over as well.
-    pub(crate) async fn next(&mut self) -> Stage {
-        match self.0.changed().await {
-            Ok(()) => *self.0.borrow_and_update(),
-            Err(_) => Stage::Over,
-        }
-    }
 }
 
 /// Waits for what comes before a connection's first request, a TLS handshake: it belongs to the head, and may take no
@@ -190,6 +127,9 @@ pub(crate) async fn attend<C: GracefulConnection>(
                         sleep(moment).await;
                     }
                     return Served::ShownOut(Why::Stopped);
+                }
+                if stopping.is_some() {
+                    continue;
                 }
                 let last_call = Instant::now() + LAST_CALL;
                 stopping = Some(last_call);

@@ -12,6 +12,7 @@
 //! | `doing` | what a connection is doing: written by its stream and its requests |
 //! | `io`, `service` | the stream and the requests that write it |
 //! | `attend` | serves one connection, until it ends or has to |
+//! | `stop` | how it learns that it is to end |
 //! | `room` | how many there may be, and who goes when there are too many |
 //! | `files` | the limit of open files |
 //!
@@ -31,6 +32,8 @@ mod room;
 #[cfg(feature = "server")]
 mod service;
 mod settings;
+#[cfg(feature = "server")]
+mod stop;
 
 pub(crate) use self::accept::Acceptor;
 #[cfg(feature = "server")]
@@ -38,10 +41,11 @@ pub(crate) use self::accept::Relief;
 pub use self::settings::LimitSettings;
 #[cfg(feature = "server")]
 pub(crate) use self::{
-    attend::{Served, Stop, Stopping, attend, attend_before},
+    attend::{Served, attend, attend_before},
     doing::{Answering, Doing},
     files::allow_many_connections,
     io::{Breaks, Counted, NotedIo},
     room::{Place, Room},
     service::{Answers, Noted, NotedBody, Ready, builder, too_much},
+    stop::{Stage, Stop, Stopping},
 };

@@ -25,9 +25,6 @@ const OTHER_FILES: u64 = 64;
 /// The connections of one listener.
 #[derive(Debug)]
 pub(crate) struct Room {
-    most: usize,
-    per_address: usize,
-    each: Most,
     /// Where the connections' clocks begin.
     origin: Instant,
     /// Taken when a connection comes and goes, never by a request.
@@ -37,8 +34,17 @@ pub(crate) struct Room {
     full: Seldom,
 }
 
-#[derive(Debug, Default)]
+/// How many there may be, and what each may ask for.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    most: usize,
+    per_address: usize,
+    each: Most,
+}
+
+#[derive(Debug)]
 struct Inside {
+    size: Size,
     slots: Vec<Option<Guest>>,
     free: Vec<usize>,
     count: usize,
@@ -94,11 +100,10 @@ impl From<IpAddr> for Address {
     }
 }
 
-// === impl Room ===
+// === impl Size ===
 
-impl Room {
-    /// As large as `limits` say and the limit of open files allows; `section` names them in the log.
-    pub(crate) fn new(limits: &LimitSettings, section: &str) -> Arc<Self> {
+impl Size {
+    fn of(limits: &LimitSettings, section: &str) -> Self {
         let wanted = u64::from(limits.connections);
         // What is asked for may take a second one: a file, a connection to an upstream.
         let allowed = files::most().map_or(wanted, |files| {
@@ -114,20 +119,33 @@ impl Room {
                 wanted * 2 + OTHER_FILES
             );
         }
-        Self::of(
-            usize::try_from(wanted.min(allowed)).unwrap_or(usize::MAX),
-            limits.connections_per_address as usize,
-            limits.into(),
-        )
+        Self {
+            most: usize::try_from(wanted.min(allowed)).unwrap_or(usize::MAX),
+            per_address: limits.connections_per_address as usize,
+            each: limits.into(),
+        }
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    /// As large as `limits` say and the limit of open files allows; `section` names them in the log.
+    pub(crate) fn new(limits: &LimitSettings, section: &str) -> Arc<Self> {
+        Self::of(Size::of(limits, section))
     }
 
-    fn of(most: usize, per_address: usize, each: Most) -> Arc<Self> {
+    /// Goes by other limits from now on. Who is there stays, though there may be too many; what each may ask for is of the
+    /// connections that come.
+    pub(crate) fn resize(&self, limits: &LimitSettings, section: &str) {
+        let size = Size::of(limits, section);
+        self.inside().size = size;
+    }
+
+    fn of(size: Size) -> Arc<Self> {
         Arc::new(Self {
-            most,
-            per_address,
-            each,
             origin: Instant::now(),
-            inside: Mutex::default(),
+            inside: Mutex::new(Inside::new(size)),
             left: Notify::new(),
             full: Seldom::default(),
         })
@@ -137,19 +155,26 @@ impl Room {
     pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Arc<Place>> {
         let address = address.map(Address::from);
         let mut inside = self.inside();
+        let Size {
+            most,
+            per_address,
+            each,
+        } = inside.size;
         let of_address = |inside: &Inside| {
             let group = address.and_then(|address| inside.addresses.get(&address));
             group.map_or(0, |group| group.count)
         };
-        if of_address(&inside) >= self.per_address {
-            // Some more than the one at once: looking for them costs more than they do.
-            inside.show_out(1 + self.per_address / 16, address);
+        if of_address(&inside) >= per_address {
+            // Some more than the one at once: looking for them costs more than they do. And those that a reload left too many.
+            let excess = of_address(&inside) - per_address;
+            inside.show_out(excess + 1 + per_address / 16, address);
         }
-        if inside.count >= self.most {
-            inside.show_out(1 + self.most / 64, None);
+        if inside.count >= most {
+            let excess = inside.count - most;
+            inside.show_out(excess + 1 + most / 64, None);
         }
-        let is_full = inside.count >= self.most;
-        if is_full || of_address(&inside) >= self.per_address {
+        let is_full = inside.count >= most;
+        if is_full || of_address(&inside) >= per_address {
             drop(inside);
             if self.full.is_due() {
                 let limit = if is_full {
@@ -161,7 +186,7 @@ impl Room {
             }
             return None;
         }
-        let doing = Arc::new(Doing::new(self.origin, self.each));
+        let doing = Arc::new(Doing::new(self.origin, each));
         let slot = inside.add(Guest {
             doing: doing.clone(),
             address,
@@ -178,7 +203,8 @@ impl Room {
     /// Waits a moment where many were told to go who are still there: their files are open until they have.
     pub(crate) async fn settle(&self) {
         const MOMENT: Duration = Duration::from_millis(100);
-        while self.inside().leaving > 4.max(self.most / 16) {
+        let too_many = |inside: &Inside| inside.leaving > 4.max(inside.size.most / 16);
+        while too_many(&self.inside()) {
             // One of them may have begun to ask just then, and take its time.
             if tokio::time::timeout(MOMENT, self.left.notified())
                 .await
@@ -206,6 +232,18 @@ impl Relief for Room {
 // === impl Inside ===
 
 impl Inside {
+    fn new(size: Size) -> Self {
+        Self {
+            size,
+            slots: Vec::new(),
+            free: Vec::new(),
+            count: 0,
+            leaving: 0,
+            addresses: HashMap::new(),
+            barren: None,
+        }
+    }
+
     fn add(&mut self, guest: Guest) -> usize {
         self.count += 1;
         if let Some(address) = guest.address {
@@ -308,6 +346,14 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn room(most: usize, per_address: usize) -> Arc<Room> {
+        Room::of(Size {
+            most,
+            per_address,
+            each: (&LimitSettings::DEFAULT).into(),
+        })
+    }
+
     fn address(number: u32) -> Option<IpAddr> {
         Some(IpAddr::from(number.to_be_bytes()))
     }
@@ -325,7 +371,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_goes_first_and_the_busy_stay() {
-        let room = Room::of(3, 10, (&LimitSettings::DEFAULT).into());
+        let room = room(3, 10);
         let busy = room.enter(address(1)).unwrap();
         let mut answering = vec![busy.doing.begin(false)];
         pass().await;
@@ -346,7 +392,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_address_that_has_many_makes_room_for_itself_alone() {
-        let room = Room::of(100, 2, (&LimitSettings::DEFAULT).into());
+        let room = room(100, 2);
         let other = room.enter(address(1)).unwrap();
         pass().await;
         let first = room.enter(address(2)).unwrap();
@@ -369,7 +415,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_million_addresses_leave_nothing_behind() {
-        let room = Room::of(1000, 10, (&LimitSettings::DEFAULT).into());
+        let room = room(1000, 10);
         let mut places = std::collections::VecDeque::new();
         for number in 0..1_000_000 {
             places.extend(room.enter(address(number)));

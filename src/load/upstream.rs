@@ -11,7 +11,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -37,7 +37,7 @@ pub struct UpstreamMeter(Arc<Known>);
 #[derive(Debug)]
 struct Known {
     origin: Instant,
-    name: OnceLock<String>,
+    name: ArcSwapOption<String>,
     /// Since the sampler looked.
     answers: AtomicU64,
     answer_time: AtomicU64,
@@ -80,7 +80,7 @@ impl Default for Known {
     fn default() -> Self {
         Self {
             origin: Instant::now(),
-            name: OnceLock::new(),
+            name: ArcSwapOption::default(),
             answers: AtomicU64::default(),
             answer_time: AtomicU64::default(),
             refusals: AtomicU64::default(),
@@ -102,9 +102,14 @@ impl UpstreamMeter {
         Self::default()
     }
 
-    /// Says whose it is; the first word counts.
+    /// Says whose it is from now on.
     pub fn stands_for(&self, name: impl fmt::Display) {
-        let _ = self.0.name.set(name.to_string());
+        self.0.stands_for(Some(name.to_string()));
+    }
+
+    /// Says that there is no upstream any more.
+    pub fn stands_for_none(&self) {
+        self.0.stands_for(None);
     }
 
     /// A request is passed on at `now`; it waits until the guard is told what came, or dropped.
@@ -128,7 +133,7 @@ impl UpstreamMeter {
             )),
         };
         Some(UpstreamHealth {
-            name: known.name.get()?.clone(),
+            name: known.name.load().as_ref()?.to_string(),
             reachable: since.map(|_| known.is_reachable.load(Relaxed)),
             since,
             last_failure: known.last_failure.load_full(),
@@ -153,6 +158,16 @@ const fn one_since(begun: u64) -> u64 {
 // === impl Known ===
 
 impl Known {
+    /// What is known of another one is nothing to this one.
+    fn stands_for(&self, name: Option<String>) {
+        let before = self.name.swap(name.clone().map(Arc::new));
+        if before.as_deref() != name.as_ref() {
+            self.since.store(0, Relaxed);
+            self.overloaded_until.store(0, Relaxed);
+            self.last_failure.store(None);
+        }
+    }
+
     fn time(&self, at: Instant) -> u64 {
         let micros = at.saturating_duration_since(self.origin).as_micros();
         u64::try_from(micros).unwrap_or(u64::MAX)

@@ -1,8 +1,9 @@
 //! The certificates of a listener, and which one a client gets.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, collections::HashMap, num::NonZeroU16, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use rustls::{
     ServerConfig, SignatureScheme,
     crypto::{CryptoProvider, ring},
@@ -13,6 +14,7 @@ use rustls::{
 use super::{
     TlsSettings,
     certificate::{Certificate, date},
+    hsts,
 };
 use crate::problem::Problem;
 
@@ -26,22 +28,26 @@ pub struct Certificates {
 /// What stays while the certificates change.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) settings: TlsSettings,
     pub(super) section: &'static str,
     provider: Arc<CryptoProvider>,
-    /// Written by the watch, read by every handshake.
+    /// Written by the watch and by a reload, read by every handshake.
     current: ArcSwap<Set>,
 }
 
 /// Those that are in use.
 #[derive(Debug, Default)]
 pub(super) struct Set {
+    pub(super) settings: Arc<TlsSettings>,
     certificates: Vec<Certificate>,
     /// By name, those that come first first.
     names: HashMap<String, Vec<Arc<CertifiedKey>>>,
     /// By what follows `*.`.
     wild: HashMap<String, Vec<Arc<CertifiedKey>>>,
 }
+
+/// Certificates that were read and are not in use yet.
+#[derive(Debug)]
+pub(crate) struct Prepared(Set);
 
 // === impl Certificates ===
 
@@ -52,10 +58,9 @@ impl Certificates {
     /// Every problem of the files.
     pub fn read(settings: &TlsSettings, section: &'static str) -> Result<Self, Vec<Problem>> {
         let provider = Arc::new(ring::default_provider());
-        let set = Set::read(settings, section, &provider)?;
+        let set = Set::read(&Arc::new(settings.clone()), section, &provider)?;
         set.warn(SystemTime::now());
         let kept = Arc::new(Kept {
-            settings: settings.clone(),
             section,
             provider,
             current: ArcSwap::from_pointee(set),
@@ -66,6 +71,33 @@ impl Certificates {
 
     pub(super) const fn kept(&self) -> &Arc<Kept> {
         &self.kept
+    }
+
+    /// Reads the files that other settings name, for [`take`](Self::take). Waits for the disk.
+    ///
+    /// # Errors
+    /// Every problem of the files.
+    pub(crate) fn prepare(&self, settings: &TlsSettings) -> Result<Prepared, Vec<Problem>> {
+        let (settings, kept) = (Arc::new(settings.clone()), &self.kept);
+        let set = Set::read(&settings, kept.section, &kept.provider)?;
+        set.warn(SystemTime::now());
+        Ok(Prepared(set))
+    }
+
+    /// Goes by what was prepared from now on.
+    pub(crate) fn take(&self, prepared: Prepared) {
+        self.kept.current.store(Arc::new(prepared.0));
+    }
+
+    /// The port that a redirect to a listener at the port `listened` names.
+    pub(crate) fn port(&self, listened: u16) -> u16 {
+        let named = self.kept.current().settings.redirect_port;
+        named.map_or(listened, NonZeroU16::get)
+    }
+
+    /// What is said about coming back over https alone.
+    pub(super) fn hsts(&self) -> Option<HeaderValue> {
+        self.kept.current().settings.hsts.map(hsts::policy)
     }
 
     pub(super) const fn config(&self) -> &Arc<ServerConfig> {
@@ -88,11 +120,12 @@ fn config(kept: &Arc<Kept>) -> Result<Arc<ServerConfig>, rustls::Error> {
 // === impl Kept ===
 
 impl Kept {
-    /// Reads the files again and puts what they hold in use. Waits for the disk.
-    pub(super) fn renew(&self) -> Result<Arc<Set>, Vec<Problem>> {
-        let set = Set::read(&self.settings, self.section, &self.provider)?;
+    /// Reads the files of `current` again and puts what they hold in its place. Waits for the disk.
+    pub(super) fn renew(&self, current: &Arc<Set>) -> Result<Arc<Set>, Vec<Problem>> {
+        let set = Set::read(&current.settings, self.section, &self.provider)?;
         let set = Arc::new(set);
-        self.current.store(set.clone());
+        // A reload that came meanwhile names other files.
+        self.current.compare_and_swap(current, set.clone());
         Ok(set)
     }
 
@@ -112,12 +145,15 @@ impl ResolvesServerCert for Kept {
 
 impl Set {
     fn read(
-        settings: &TlsSettings,
+        settings: &Arc<TlsSettings>,
         section: &str,
         provider: &CryptoProvider,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut set = Self::default();
+        let mut set = Self {
+            settings: settings.clone(),
+            ..Self::default()
+        };
         for (section, certificate, key) in settings.pairs(section) {
             let files = (certificate, key);
             if let Some(read) = Certificate::read(&section, files, provider, &mut problems) {

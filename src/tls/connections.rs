@@ -3,14 +3,14 @@
 use std::{error::Error as StdError, net::SocketAddr, sync::Arc};
 
 use futures_util::future::Either;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::Certificates;
+use super::{Certificates, hsts::Hsts};
 use crate::{
     access::AccessLog,
     guard::{
@@ -31,6 +31,7 @@ pub(crate) struct Connections {
 
 struct Tls {
     acceptor: TlsAcceptor,
+    hsts: Option<HeaderValue>,
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
 }
@@ -47,6 +48,7 @@ impl Connections {
         let any = builder(&limits, answers);
         let tls = certificates.map(|certificates| Tls {
             acceptor: TlsAcceptor::from(certificates.config().clone()),
+            hsts: certificates.hsts(),
             http1: any.clone().http1_only(),
             http2: any.clone().http2_only(),
         });
@@ -125,6 +127,7 @@ impl Connections {
             _ => &tls.http1,
         };
         let io = NotedIo::counted(io, place.doing.clone());
+        let service = Hsts::new(service, tls.hsts.clone());
         let connection = Box::pin(builder.serve_connection_with_upgrades(io, service));
         attend(connection, &place.doing, &self.limits, stop).await
     }

@@ -11,6 +11,7 @@
 //! | `certificates` | all of them, and which one a client gets (SNI, RFC 6066 section 3) |
 //! | `watch` | looks for new files |
 //! | `connections` | serves a connection, with TLS or without |
+//! | `hsts` | what keeps clients on https |
 //! | `redirect` | from plain HTTP to https |
 
 #[cfg(feature = "server")]
@@ -19,6 +20,8 @@ mod certificate;
 mod certificates;
 #[cfg(feature = "server")]
 mod connections;
+#[cfg(feature = "server")]
+mod hsts;
 #[cfg(feature = "server")]
 mod redirect;
 mod settings;
@@ -29,4 +32,8 @@ pub use self::settings::{PairSettings, TlsSettings};
 #[cfg(feature = "server")]
 pub use self::{certificates::Certificates, redirect::Redirect};
 #[cfg(feature = "server")]
-pub(crate) use self::{connections::Connections, redirect::redirect, watch::watch};
+pub(crate) use self::{
+    connections::Connections,
+    redirect::{Redirecting, redirect},
+    watch::watch,
+};

@@ -14,13 +14,15 @@ use std::{
 use axum::{body::Body, serve::Listener};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::watch;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Connections;
 use crate::{
+    access::{AccessLog, Logged},
     front::{Front, FrontLayer, Rules, authority},
-    guard::{Breaks, Noted, Room, Stop},
+    guard::{Breaks, Noted, Room, Stage, Stopping},
 };
 
 /// Where https is spoken when nobody says where.
@@ -35,10 +37,9 @@ pub struct Redirect {
 // === impl Redirect ===
 
 impl Redirect {
-    /// To the listener at `address`, of the same host. What is malformed is refused.
+    /// To that port of the same host. What is malformed is refused.
     #[must_use]
-    pub fn to(address: SocketAddr) -> Front<Self> {
-        let port = address.port();
+    pub fn to(port: u16) -> Front<Self> {
         FrontLayer::new(Rules::Upstream).layer(Self { port })
     }
 
@@ -82,30 +83,51 @@ impl<B> Service<Request<B>> for Redirect {
     }
 }
 
-/// Redirects whoever connects to `listener`, within the limits of `room`, until told to stop. Who `exempts` says so has no
-/// limit of its address.
+/// What redirects.
+#[derive(Clone)]
+pub(crate) struct Redirecting {
+    pub(crate) service: Front<Redirect>,
+    /// Without TLS.
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) log: Option<AccessLog>,
+}
+
+/// Redirects whoever connects to `listener`, by `with` as it is then, within the limits of `room`, until told to stop. Who `exempts` says so has no
+/// limit of its address; for whom there is no room `refuse` is called.
 pub(crate) async fn redirect<L>(
     mut listener: L,
-    exempts: impl Fn(SocketAddr) -> bool + Send,
-    (service, connections): (Front<Redirect>, Arc<Connections>),
+    (exempts, refuse): (
+        impl Fn(SocketAddr) -> bool + Send,
+        impl Fn(L::Io, SocketAddr) + Send,
+    ),
+    with: watch::Receiver<Redirecting>,
     room: Arc<Room>,
-    mut stop: Stop,
+    stopping: Arc<Stopping>,
 ) where
     L: Listener<Addr = SocketAddr>,
     L::Io: Breaks,
 {
-    let told = stop.clone();
+    let mut stop = stopping.stop();
     loop {
         let (io, peer) = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.next() => return,
+            stage = stop.next() => match stage {
+                Stage::Retiring => continue,
+                Stage::Draining | Stage::Over => return,
+            },
         };
         let Some(place) = room.enter((!exempts(peer)).then(|| peer.ip())) else {
+            refuse(io, peer);
             continue;
         };
-        let service = TowerToHyperService::new(Noted::new(service.clone(), place.doing.clone()));
-        let connections = connections.clone();
-        tokio::spawn(connections.serve(io, (peer, None), place, told.clone(), service));
+        let Redirecting {
+            service,
+            connections,
+            log,
+        } = with.borrow().clone();
+        let service = Noted::new(service, place.doing.clone());
+        let service = TowerToHyperService::new(Logged::new(service, log.clone(), peer));
+        tokio::spawn(connections.serve(io, (peer, log), place, stopping.stop(), service));
         room.settle().await;
     }
 }

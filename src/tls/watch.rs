@@ -6,13 +6,14 @@
 use std::{
     fs::Metadata,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Certificates,
+    Certificates, TlsSettings,
     certificate::date,
     certificates::{Kept, Set},
 };
@@ -24,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Takes new files of `certificates` into use, and tells `tell` of it; until it is given up.
 pub(crate) async fn watch(certificates: Certificates, tell: impl Fn(Event) + Send + 'static) {
     let kept = certificates.kept();
-    let mut looker = Looker::new(kept);
+    let mut looker = Looker::new(&kept.current());
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -73,6 +74,8 @@ fn id(_: &Metadata) -> Id {}
 /// Knows what the files were like at the last look.
 #[derive(Debug)]
 pub(super) struct Looker {
+    /// Those that name the files.
+    settings: Arc<TlsSettings>,
     paths: Vec<PathBuf>,
     seen: Vec<Seen>,
     /// What is wrong with them, until it is told.
@@ -84,14 +87,15 @@ pub(super) struct Looker {
 // === impl Looker ===
 
 impl Looker {
-    pub(super) fn new(kept: &Kept) -> Self {
-        let paths = kept.settings.pairs("");
+    pub(super) fn new(set: &Set) -> Self {
+        let paths = set.settings.pairs("");
         let paths: Vec<PathBuf> = paths
             .flat_map(|(_, certificate, key)| [certificate.to_owned(), key.to_owned()])
             .collect();
         Self {
             // As if they were new: they may have changed since they were read.
             seen: Vec::new(),
+            settings: set.settings.clone(),
             paths,
             wrong: None,
             ended: false,
@@ -99,9 +103,13 @@ impl Looker {
     }
 
     pub(super) fn look(&mut self, kept: &Kept) -> Option<Event> {
+        let current = kept.current();
+        if !Arc::ptr_eq(&self.settings, &current.settings) {
+            *self = Self::new(&current);
+        }
         let seen: Vec<Seen> = self.paths.iter().map(|path| self::seen(path)).collect();
         if seen == self.seen {
-            self.watch_end(&kept.current());
+            self.watch_end(&current);
             let error = Some(self.wrong.take()?);
             return Some(Event::Certificates {
                 names: Vec::new(),
@@ -112,7 +120,7 @@ impl Looker {
         let is_first = self.seen.is_empty();
         // What changes from here on shows at the next look.
         self.seen = seen;
-        match kept.renew() {
+        match kept.renew(&current) {
             Ok(set) => {
                 self.wrong = None;
                 self.ended = false;

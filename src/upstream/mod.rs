@@ -13,7 +13,8 @@
 //! client too: never a whole answer that is not whole. One that could be read in two ways is none.
 //!
 //! **Another protocol.** An `Upgrade` over HTTP/1.1 (WebSocket) is passed on, and bytes are carried when the upstream
-//! agrees (`upgrade`). Nothing of it is there over HTTP/2.
+//! agrees (`upgrade`). When the server stops the client of a WebSocket is told to go (`websocket`). Nothing of it is there over
+//! HTTP/2.
 //!
 //! **Who waits for a body.** With `Expect: 100-continue` the client is told to go on when the upstream says so (`expect`).
 //!
@@ -61,6 +62,7 @@ mod service;
 mod settings;
 mod target;
 mod upgrade;
+mod websocket;
 
 use std::time::Duration;
 

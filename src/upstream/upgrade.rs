@@ -3,11 +3,14 @@
 //! What is asked for is passed on, but for HTTP itself and TLS: over those, requests would come that nobody has looked
 //! at. When the upstream agrees, bytes are carried both ways, each no faster than the other side takes them, until one
 //! side ends the connection or nothing has come from either for the time that answers have. What the other side still
-//! has to say after an end is carried as well, but not waited for: few expect one half of a connection to go on.
+//! has to say after an end is carried as well, but not waited for: few expect one half of a connection to go on. When the
+//! server stops the client of a WebSocket is told to go; any other protocol goes on for as long as the drain lasts.
 
 use std::{
     any::Any,
-    fmt, io,
+    fmt,
+    future::pending,
+    io,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -33,17 +36,32 @@ use tokio::{
 use super::{
     headers::{has_token, tokens},
     http1::Http1,
+    websocket::{Parted, Parting},
 };
+use crate::guard::{Stage, Stop};
 
 /// An extension of a request: what the client's connection holds on to, its place among others. It is held for as long as
 /// bytes are carried over the connection after an upgrade.
 #[derive(Clone)]
-pub struct Held(#[expect(dead_code, reason = "held for its end")] Arc<dyn Any + Send + Sync>);
+pub struct Held {
+    #[expect(dead_code, reason = "held for its end")]
+    what: Arc<dyn Any + Send + Sync>,
+    stop: Option<Stop>,
+}
 
 impl Held {
     /// Holds on to `what`.
     pub fn new(what: impl Any + Send + Sync) -> Self {
-        Self(Arc::new(what))
+        let (what, stop) = (Arc::new(what), None);
+        Self { what, stop }
+    }
+
+    /// The same, until the server stops: a WebSocket's client is told to go then.
+    pub(crate) fn until(self, stop: Stop) -> Self {
+        Self {
+            stop: Some(stop),
+            ..self
+        }
     }
 }
 
@@ -118,6 +136,9 @@ impl Asking {
             return None;
         }
         let agreed: Vec<HeaderValue> = headers.get_all(UPGRADE).iter().cloned().collect();
+        let is_websocket = agreed
+            .iter()
+            .any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
         super::headers::strip_one_hop(&mut headers);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         for protocol in agreed {
@@ -126,12 +147,19 @@ impl Asking {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *answer.headers_mut() = headers;
-        let Self { client, held, .. } = self;
+        let Self {
+            client, mut held, ..
+        } = self;
+        let stop = held.as_mut().and_then(|held| held.stop.take());
         tokio::spawn(async move {
             let _held = held;
             let seen = Seen::default();
+            let parting = is_websocket.then(Parting::default);
             tokio::select! {
-                carried = carry(client, upstream, &seen) => match carried {
+                // First: what it wants shows in what is carried.
+                biased;
+                () = stopped(stop, parting.as_ref()) => tracing::debug!("an upgraded connection ends, since the server stops"),
+                carried = carry(client, upstream, &seen, parting.as_ref()) => match carried {
                     Ok(()) => {}
                     Err(error) => tracing::debug!(%error, "an upgraded connection broke"),
                 },
@@ -163,7 +191,12 @@ fn may_pass(protocol: &[u8]) -> bool {
     !name.is_empty() && !refused.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-async fn carry(client: OnUpgrade, upstream: Box<Http1>, seen: &Seen) -> io::Result<()> {
+async fn carry(
+    client: OnUpgrade,
+    upstream: Box<Http1>,
+    seen: &Seen,
+    parting: Option<&Parting>,
+) -> io::Result<()> {
     let Some((upstream, early)) = upstream.into_stream().await else {
         return Ok(());
     };
@@ -171,11 +204,36 @@ async fn carry(client: OnUpgrade, upstream: Box<Http1>, seen: &Seen) -> io::Resu
     let inner = TokioIo::new(client);
     let mut client = Watched { inner, seen };
     let inner = TokioIo::new(upstream);
-    let mut upstream = Watched { inner, seen };
+    let mut upstream = Parted::new(Watched { inner, seen }, parting, &early);
     // What came with the 101.
     client.write_all(&early).await?;
     copy_bidirectional(&mut client, &mut upstream).await?;
     Ok(())
+}
+
+/// Ready when the server has stopped, and the connection has had its time to end in order.
+async fn stopped(stop: Option<Stop>, parting: Option<&Parting>) {
+    let Some(mut stop) = stop else {
+        return pending().await;
+    };
+    loop {
+        match stop.next().await {
+            // It stays with whom it is with.
+            Stage::Retiring => {}
+            Stage::Draining => break,
+            Stage::Over => return,
+        }
+    }
+    let over = async move { while stop.next().await != Stage::Over {} };
+    let Some(parting) = parting else {
+        // Nobody knows how to say it.
+        return over.await;
+    };
+    parting.begin();
+    tokio::select! {
+        () = over => {}
+        () = async { parting.said.notified().await; sleep(LAST_WORDS).await } => {}
+    }
 }
 
 /// Ready when nothing has moved for at least `idle`, and less than a quarter more.
