@@ -1,6 +1,6 @@
 //! What goes wrong with an upstream, and what the client is told.
 
-use std::{error::Error, io};
+use std::{error::Error, io, sync::Arc};
 
 use http::StatusCode;
 
@@ -27,6 +27,18 @@ pub(crate) enum Failure {
     Broken(hyper::Error),
     #[error("the connection ended before the answer")]
     Ended,
+    #[error("it does not speak HTTP/2")]
+    NoHttp2,
+    /// Over HTTP/2: the upstream says that it has done nothing of it (RFC 9113 section 8.7).
+    #[error("not done: {}", in_full(.error))]
+    Undone {
+        error: hyper::Error,
+        /// Nor will it take anything else over this connection.
+        leaves: bool,
+    },
+    /// What several have waited for.
+    #[error(transparent)]
+    Shared(Arc<Failure>),
     #[error("an answer that was not asked for: it wants to change the protocol")]
     Upgraded,
     #[error("an answer that may end in two places")]
@@ -34,6 +46,33 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// That of a request over HTTP/2.
+    pub(super) fn of_http2(error: hyper::Error) -> Self {
+        if error.is_user() {
+            // hyper's word for what it has not come to when a connection ends.
+            return Self::Ended;
+        }
+        let h2 = causes(&error).find_map(|cause| cause.downcast_ref::<h2::Error>());
+        match h2 {
+            Some(h2) if h2.is_remote() && h2.is_go_away() => Self::Undone {
+                error,
+                leaves: true,
+            },
+            Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+                Self::Undone {
+                    error,
+                    leaves: false,
+                }
+            }
+            _ => Self::Broken(error),
+        }
+    }
+
+    /// May the request be sent again, whatever it is?
+    pub(super) const fn is_undone(&self) -> bool {
+        matches!(self, Self::Undone { .. })
+    }
+
     /// Did the connection close after the request was written and before an answer? A kept connection
     /// that the upstream gives up in that moment looks like this.
     pub(super) fn is_closed_unanswered(&self) -> bool {
@@ -52,7 +91,10 @@ impl Failure {
                     io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
                 )
             });
-            closed || reset
+            let broken = cause
+                .downcast_ref::<h2::Error>()
+                .is_some_and(h2::Error::is_io);
+            closed || reset || broken
         })
     }
 
@@ -64,6 +106,7 @@ impl Failure {
     /// The status, and a sentence that names nothing of what is behind.
     pub(crate) fn told(&self) -> (StatusCode, &'static str) {
         match self {
+            Self::Shared(failure) => failure.told(),
             Self::Refused(rejection) => (rejection.status(), rejection.sentence()),
             Self::Method => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -84,6 +127,8 @@ impl Failure {
             Self::Unreachable(_)
             | Self::Broken(_)
             | Self::Ended
+            | Self::NoHttp2
+            | Self::Undone { .. }
             | Self::Upgraded
             | Self::Ambiguous => (
                 StatusCode::BAD_GATEWAY,

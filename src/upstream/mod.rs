@@ -31,9 +31,12 @@
 //! out to be closed, goes out on another: whatever it is, the upstream has not seen it. Where a kept connection
 //! closes after the request was written and before an answer, nobody knows what the upstream did: GET,
 //! HEAD, OPTIONS and TRACE without a body are sent once more, all others get a 502.
+//! Over HTTP/2 the upstream may say that it has not looked at a request (GOAWAY, REFUSED_STREAM): it goes out on another
+//! connection, whatever it is, unless more of its body has gone than is kept (`lent`).
 //!
 //! **Connections** (`pool`, `http1`, `http2`). One of HTTP/1.1 is driven by the request that uses it, and kept for the next
-//! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared.
+//! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared: whoever needs one while
+//! it is being opened waits for it, and one more is opened where all have as many requests as the upstream allows (`greeting`).
 //!
 //! A client that goes away takes its request along: the connection to the upstream is closed.
 //!
@@ -53,9 +56,11 @@ mod connect;
 mod expect;
 mod failure;
 mod forwarded;
+mod greeting;
 mod headers;
 mod http1;
 mod http2;
+mod lent;
 mod pool;
 mod service;
 mod settings;

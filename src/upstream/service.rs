@@ -19,7 +19,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 use url::Url;
 
@@ -31,6 +31,8 @@ use super::{
     forwarded::{Way, write_forwarded},
     headers::{join_cookies, strip_one_hop, strip_request},
     http1::{Http1, Unanswered},
+    http2::Which,
+    lent::Back,
     pool::{Pool, Taken},
     settings::{Host, ProxySettings},
     target::Target,
@@ -141,26 +143,46 @@ impl Upstream {
         let mut is_safe = upload.is_none() && is_safe(request.method());
         // Connections that were kept and can't be used any more are few: a new one is the second or the third.
         let mut tries = 0;
+        let mut which = Which::Any;
         loop {
             let taken = if tries > 0 {
-                self.pool.open(asking.is_some()).await?
+                self.pool.open(asking.is_some(), which).await?
             } else {
                 self.pool.take(asking.is_some()).await?
             };
             let is_kept = taken.is_kept();
-            let again = (is_safe && is_kept).then(|| copy(&request));
+            let others = taken.others();
+            let is_shared = others.is_some();
+            let again = (is_shared || is_safe && is_kept).then(|| copy(&request));
+            let back = match is_shared {
+                true => request.body_mut().lend(),
+                false => None,
+            };
             let asked = self.ask(taken, request, upload.as_ref(), begun).await;
+            which = match tries {
+                0 => others.unwrap_or(Which::New),
+                _ => Which::New,
+            };
             match asked {
                 Ok((answer, way)) => return self.answer(answer, way, upload, asking),
                 Err(Unanswered {
                     unsent: Some(unsent),
                     failure,
-                }) if is_kept && tries < 2 => {
+                }) if (is_kept || is_shared) && tries < 2 => {
                     tracing::debug!(%failure, "request goes out on another connection");
                     request = *unsent;
                 }
                 Err(Unanswered { failure, .. }) => match again {
-                    Some(again) if failure.is_closed_unanswered() => {
+                    Some(mut again) if failure.is_undone() && tries < 2 => {
+                        tracing::debug!(%failure, "request goes out on another connection");
+                        if let Some(upload) = &upload {
+                            let limit = self.settings.first_byte_timeout;
+                            let body = upload.again(back, limit).await;
+                            *again.body_mut() = body.ok_or(failure)?;
+                        }
+                        request = again;
+                    }
+                    Some(again) if is_safe && is_kept && failure.is_closed_unanswered() => {
                         tracing::debug!(%failure, "request sent again");
                         request = again;
                         is_safe = false;
@@ -331,6 +353,17 @@ impl Sending {
         };
         let sending = Self { progress, go };
         (Request::from_parts(parts, body), Some(sending))
+    }
+
+    /// The body once more, if it comes `back` as it was, within `limit`.
+    async fn again(&self, back: Option<Back>, limit: Duration) -> Option<Outgoing> {
+        let inner = timeout(limit, back?.again()).await.ok()??;
+        self.progress.begins_again();
+        Some(Outgoing::Streaming {
+            inner,
+            progress: self.progress.clone(),
+            go: self.go.clone(),
+        })
     }
 }
 
