@@ -288,6 +288,24 @@ async fn what_is_asked_for_is_passed_on_but_http_and_tls_are_not() {
 }
 
 #[tokio::test]
+async fn an_upgrade_is_one_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let program = before(&url, "primary.limits.requests = 3").await;
+    let mut client = TcpStream::connect(program.site).await.unwrap();
+    for number in 1..=3 {
+        client.write_all(ASK.as_bytes()).await.unwrap();
+        // It does not agree, so that the connection goes on as it was.
+        let no = "HTTP/1.1 204 No Content\r\n\r\n";
+        let (_stream, _) = answers(&listener, no).await;
+        let head = String::from_utf8(read_until(&mut client, b"\r\n\r\n").await).unwrap();
+        assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
+        let is_last = head.contains("connection: close");
+        assert_eq!(is_last, number == 3, "{number}: {head}");
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_that_nobody_asked_for_is_a_502() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

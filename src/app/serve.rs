@@ -262,7 +262,7 @@ where
         }
         // After an upgrade the connection goes on without its server.
         if extensions.get::<OnUpgrade>().is_some() {
-            let answering = self.held.0.doing.begin(false);
+            let answering = self.held.0.doing.may_go_on();
             extensions.insert(Held::new((answering, self.held.clone())));
         }
         FromPeerFuture {
