@@ -34,7 +34,7 @@ use crate::{
     servers::{absolute_url, networks},
     site::{Site, SiteBody, SiteError, SiteFuture},
     tls::{self, Certificates, Connections, Redirect, TlsSettings},
-    upstream::{Held, TrustedForwarding, Upstream, UpstreamFuture},
+    upstream::{Held, OverHttp2, TrustedForwarding, Upstream, UpstreamFuture},
 };
 
 /// The folder that is served when nothing else is named.
@@ -118,6 +118,13 @@ impl Inner {
             Self::Upstream(upstream) => {
                 Self::Upstream(Box::new(upstream.measured_by(meter.clone())))
             }
+        }
+    }
+
+    fn may_take_websockets(&self) -> bool {
+        match self {
+            Self::Site(_) => false,
+            Self::Upstream(upstream) => upstream.may_take_websockets(),
         }
     }
 
@@ -234,6 +241,7 @@ struct FromPeer<S> {
     peer: SocketAddr,
     trusted: bool,
     over_tls: bool,
+    takes_websockets: bool,
     /// The connection's place, and word of the stop: both are held on to for as long as the connection is open. In one
     /// piece, since it is cloned with every request, and the word is shared by all connections.
     held: Arc<(Arc<Place>, Stop)>,
@@ -252,6 +260,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let websocket = match self.takes_websockets {
+            true => OverHttp2::of(&mut request),
+            false => None,
+        };
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.peer));
         if self.trusted {
@@ -267,6 +279,7 @@ where
         }
         FromPeerFuture {
             inner: self.inner.call(request),
+            websocket,
         }
     }
 }
@@ -275,6 +288,7 @@ pin_project! {
     struct FromPeerFuture<F> {
         #[pin]
         inner: F,
+        websocket: Option<OverHttp2>,
     }
 }
 
@@ -285,11 +299,18 @@ where
     type Output = Result<Response<Body>, Dropped>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(answer) = ready!(self.project().inner.poll(cx));
+        let this = self.project();
+        let Ok(answer) = ready!(this.inner.poll(cx));
         // Over HTTP/2 the head would go out before the body is asked for.
         match answer.extensions().get::<Dropped>() {
             Some(dropped) => Poll::Ready(Err(*dropped)),
-            None => Poll::Ready(Ok(answer.map(LoggedBody::boxed))),
+            None => {
+                let answer = answer.map(LoggedBody::boxed);
+                Poll::Ready(Ok(match this.websocket.take() {
+                    Some(websocket) => websocket.answer(answer),
+                    None => answer,
+                }))
+            }
         }
     }
 }
@@ -392,12 +413,17 @@ fn certificates(
 /// Serves until `stop` is ready, and then what is under way for the drain time at most.
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let (rules, limits) = (serving.inner.rules(), serving.limits);
+    let takes_websockets = serving.inner.may_take_websockets();
     // What is malformed is refused before anything is decided about it.
     let inner = serving
         .inner
         .measured_by(&serving.overspill.shared().upstream);
     let service = FrontLayer::new(rules).layer(serving.overspill.layer().layer(inner));
-    let connections = Connections::new(limits, serving.tls.as_ref());
+    let connections = if takes_websockets {
+        Connections::with_websockets(limits, serving.tls.as_ref())
+    } else {
+        Connections::new(limits, serving.tls.as_ref())
+    };
     let room = Room::new(&limits, "primary.limits");
     serving.listener.relieved_by(room.clone());
     let log = serving.access_log;
@@ -446,6 +472,7 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
                 .iter()
                 .any(|network| network.contains(&address)),
             over_tls: connections.are_over_tls(),
+            takes_websockets,
             held: Arc::new((place.clone(), told.clone())),
         };
         let service = TowerToHyperService::new(Noted::new(service, place.doing.clone()));

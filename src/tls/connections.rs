@@ -36,7 +36,24 @@ struct Tls {
 impl Connections {
     /// Within `limits`; with `certificates` over TLS alone.
     pub(crate) fn new(limits: LimitSettings, certificates: Option<&Certificates>) -> Arc<Self> {
-        let any = builder(&limits);
+        Self::served_by(builder(&limits), limits, certificates)
+    }
+
+    /// The same, where clients are told that they may ask for a WebSocket over HTTP/2 (RFC 8441 section 3).
+    pub(crate) fn with_websockets(
+        limits: LimitSettings,
+        certificates: Option<&Certificates>,
+    ) -> Arc<Self> {
+        let mut any = builder(&limits);
+        any.http2().enable_connect_protocol();
+        Self::served_by(any, limits, certificates)
+    }
+
+    fn served_by(
+        any: auto::Builder<TokioExecutor>,
+        limits: LimitSettings,
+        certificates: Option<&Certificates>,
+    ) -> Arc<Self> {
         let tls = certificates.map(|certificates| Tls {
             acceptor: TlsAcceptor::from(certificates.config().clone()),
             http1: any.clone().http1_only(),

@@ -13,7 +13,8 @@
 //! client too: never a whole answer that is not whole. One that could be read in two ways is none.
 //!
 //! **Another protocol.** An `Upgrade` over HTTP/1.1 (WebSocket) is passed on, and bytes are carried when the upstream
-//! agrees (`upgrade`). Nothing of it is there over HTTP/2.
+//! agrees (`upgrade`). A WebSocket that a client asks for over HTTP/2 is asked for over HTTP/1.1 (`websocket`). Over HTTP/2 to
+//! the upstream there is none.
 //!
 //! **Who waits for a body.** With `Expect: 100-continue` the client is told to go on when the upstream says so (`expect`).
 //!
@@ -66,10 +67,13 @@ mod service;
 mod settings;
 mod target;
 mod upgrade;
+mod websocket;
 
 use std::time::Duration;
 
-pub(crate) use self::{failure::Failure, service::UntilClose, target::Target};
+pub(crate) use self::{
+    failure::Failure, service::UntilClose, target::Target, websocket::OverHttp2,
+};
 pub use self::{
     forwarded::{OverTls, TrustedForwarding},
     service::{Upstream, UpstreamFuture},

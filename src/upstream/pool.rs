@@ -133,7 +133,7 @@ impl Pool {
     pub(super) async fn take(self: &Arc<Self>, http1: bool) -> Result<Taken, Failure> {
         match self.speaks {
             Speaks::Http1 => {}
-            // There a new protocol would have to be asked for by other means (RFC 8441).
+            // There a new protocol would have to be asked for by other means (RFC 8441): it is not.
             Speaks::Http2 => return self.shared_turn(Which::Any).await,
             Speaks::Either if http1 => {}
             Speaks::Either => {

@@ -34,7 +34,7 @@ use super::{
     http2::Which,
     lent::Back,
     pool::{Pool, Taken},
-    settings::{Host, ProxySettings},
+    settings::{Host, Http2, ProxySettings},
     target::Target,
     upgrade::Asking,
 };
@@ -103,6 +103,11 @@ impl Upstream {
         meter.stands_for(self.target.shown());
         self.meter = Some(meter);
         self
+    }
+
+    /// Whether it may take WebSockets: over HTTP/2 they are not passed on.
+    pub(crate) fn may_take_websockets(&self) -> bool {
+        self.settings.http2 != Http2::Always
     }
 
     /// Where it is.
