@@ -334,6 +334,31 @@ async fn what_may_have_been_done_does_not_go_out_again() {
     drop(peer);
     assert_eq!(answered(asking).await.0, StatusCode::BAD_GATEWAY);
     server.is_alone().await;
+
+    // It was the last that was looked at.
+    let asking = server.post(b"an order");
+    let mut peer = server.greet(None).await;
+    let (stream, _) = peer.asked_whole().await;
+    peer.go_away(stream).await;
+    drop(peer);
+    assert_eq!(answered(asking).await.0, StatusCode::BAD_GATEWAY);
+    server.is_alone().await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_not_the_upstreams_fault() {
+    let server = Server::start(settings()).await;
+    let parts = [Ok(Bytes::from("half")), Err("no more")];
+    let body = Body::from_stream(futures_util::stream::iter(parts));
+    let asking = tokio::spawn(server.send_body(Method::PUT, body));
+    let mut peer = server.greet(None).await;
+    peer.asked().await;
+    assert_eq!(answered(asking).await.0, StatusCode::BAD_REQUEST);
+    // The others go on.
+    let asking = server.ask(1);
+    let stream = peer.asked().await;
+    peer.answer(stream).await;
+    assert!(is_fine(&answered(asking).await[0]));
 }
 
 #[tokio::test]

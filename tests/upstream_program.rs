@@ -29,7 +29,12 @@ use rustls::{
 };
 use serde_json::json;
 use support::{
-    client::get, config::Config, folder, process::Nginx, program::Program, upstream::Upstream,
+    client::{get, post},
+    config::Config,
+    folder,
+    process::Nginx,
+    program::Program,
+    upstream::Upstream,
     wait::soon,
 };
 use tls::Certificates;
@@ -242,6 +247,36 @@ async fn over_tls_the_upstream_chooses_http_2_or_1() {
         }
         drop(nginx);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs nginx"]
+async fn nothing_is_lost_where_the_upstream_often_ends_its_connections() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let _nginx = Nginx::configured(
+        "",
+        &format!(
+            "listen 127.0.0.1:{port} http2; keepalive_requests 7; http2_max_concurrent_streams 3; return 200 fine;"
+        ),
+    );
+    let lines = format!(
+        "primary.upstream = \"http://127.0.0.1:{port}\"\nprimary.proxy.http2 = true\n\
+         primary.proxy.keep = \"1h\""
+    );
+    let program = Program::serve(&Config::new(lines)).await;
+    let asking = (0..16).map(|_| async {
+        for _ in 0..40 {
+            for request in [get("/"), post("/", "an order")] {
+                let answer = request.ask(program.site).await;
+                let told = (answer.status, answer.text());
+                assert_eq!(told, (200, "fine"), "{}", program.log());
+            }
+        }
+    });
+    futures_util::future::join_all(asking).await;
 }
 
 /// An upstream over TLS that speaks `protocol`, and the program in front of it, which is asked 20 times before it has an answer:

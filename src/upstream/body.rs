@@ -20,7 +20,7 @@ use super::{
     expect::Go,
     failure::{BoxError, Failure},
     http1::{Aside, Http1},
-    http2::Turn,
+    http2::{Place, Turn},
     lent::{Back, lend},
     pool::Pool,
 };
@@ -96,12 +96,12 @@ pub(super) enum Outgoing {
 }
 
 impl Outgoing {
-    /// Makes of it one that comes back when nobody sends it any more.
-    pub(super) fn lend(&mut self) -> Option<Back> {
+    /// Makes of it one that comes back when nobody sends it any more, and has its place until then.
+    pub(super) fn lend(&mut self, place: Arc<Place>) -> Option<Back> {
         let Self::Streaming { inner, .. } = self else {
             return None;
         };
-        let (lent, back) = lend(std::mem::take(inner));
+        let (lent, back) = lend(std::mem::take(inner), place);
         *inner = lent;
         Some(back)
     }

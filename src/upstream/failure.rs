@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     AnswerTimeout,
     #[error("the client stopped sending its request")]
     ClientTimeout,
+    #[error("the request's body broke off")]
+    Cut,
     #[error("no answer: {}", in_full(.0))]
     Broken(hyper::Error),
     #[error("the connection ended before the answer")]
@@ -36,6 +38,8 @@ pub(crate) enum Failure {
         /// Nor will it take anything else over this connection.
         leaves: bool,
     },
+    #[error("the connection ended before the request went out, or has just gone out")]
+    Gone,
     /// What several have waited for.
     #[error(transparent)]
     Shared(Arc<Failure>),
@@ -49,8 +53,8 @@ impl Failure {
     /// That of a request over HTTP/2.
     pub(super) fn of_http2(error: hyper::Error) -> Self {
         if error.is_user() {
-            // hyper's word for what it has not come to when a connection ends.
-            return Self::Ended;
+            // hyper's word for what waits for its turn, or for its answer, when all of it ends.
+            return Self::Gone;
         }
         let h2 = causes(&error).find_map(|cause| cause.downcast_ref::<h2::Error>());
         match h2 {
@@ -64,6 +68,8 @@ impl Failure {
                     leaves: false,
                 }
             }
+            // We have taken it back.
+            Some(h2) if h2.is_reset() && !h2.is_remote() && !h2.is_library() => Self::Cut,
             _ => Self::Broken(error),
         }
     }
@@ -71,6 +77,11 @@ impl Failure {
     /// May the request be sent again, whatever it is?
     pub(super) const fn is_undone(&self) -> bool {
         matches!(self, Self::Undone { .. })
+    }
+
+    /// May the request be sent again, if it does no harm or nothing of its body was taken?
+    pub(super) const fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone)
     }
 
     /// Did the connection close after the request was written and before an answer? A kept connection
@@ -117,9 +128,8 @@ impl Failure {
                 "The request did not arrive in time.",
             ),
             // Its own body ended before its time: mostly nobody is left to be told.
-            Self::Broken(error) if error.is_user() => {
-                (StatusCode::BAD_REQUEST, "The request did not arrive whole.")
-            }
+            Self::Cut => (StatusCode::BAD_REQUEST, "The request did not arrive whole."),
+            Self::Broken(error) if error.is_user() => Self::Cut.told(),
             Self::ConnectTimeout | Self::AnswerTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "The site took too long to answer. Please try again in a moment.",
@@ -129,6 +139,7 @@ impl Failure {
             | Self::Ended
             | Self::NoHttp2
             | Self::Undone { .. }
+            | Self::Gone
             | Self::Upgraded
             | Self::Ambiguous => (
                 StatusCode::BAD_GATEWAY,

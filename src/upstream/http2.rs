@@ -61,9 +61,12 @@ pub(super) struct One {
     idle_since: AtomicU64,
 }
 
+/// A request's place on a connection, until its stream is over.
+pub(super) struct Place(Arc<One>);
+
 /// A request's part of a connection, until its answer has come.
 pub(super) struct Turn {
-    one: Arc<One>,
+    place: Arc<Place>,
     /// It is not one of the first requests over it.
     pub(super) is_kept: bool,
 }
@@ -101,7 +104,7 @@ impl Shared {
         let least = usable().min_by_key(|one| one.under_way.load(Relaxed))?;
         least.under_way.fetch_add(1, Relaxed);
         Some(Turn {
-            one: least,
+            place: Arc::new(Place(least)),
             is_kept: true,
         })
     }
@@ -214,36 +217,44 @@ impl Turn {
         let most = one.most.load(Relaxed);
         let more = |under_way| (under_way < most).then_some(under_way + 1);
         one.under_way.fetch_update(Relaxed, Relaxed, more).ok()?;
-        Some(Self { one, is_kept })
+        let place = Arc::new(Place(one));
+        Some(Self { place, is_kept })
     }
 
     /// The number of its connection.
     pub(super) fn number(&self) -> u64 {
-        self.one.number
+        self.place.0.number
+    }
+
+    /// For the request's body, which may be on its way for longer than the answer: the stream is not over before.
+    pub(super) fn place(&self) -> Arc<Place> {
+        self.place.clone()
     }
 
     pub(super) async fn ask(
         &self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, Unanswered> {
-        let mut sender = self.one.sender.clone();
+        let one = &self.place.0;
+        let mut sender = one.sender.clone();
         sender.try_send_request(request).await.map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
             let failure = Failure::of_http2(error.into_error());
             if let Failure::Undone { leaves: true, .. } = failure {
-                self.one.is_leaving.store(true, Relaxed);
+                one.is_leaving.store(true, Relaxed);
             }
             Unanswered { failure, unsent }
         })
     }
 }
 
-impl Drop for Turn {
+impl Drop for Place {
     fn drop(&mut self) {
-        let millis = self.one.began.elapsed().as_millis();
+        let Self(one) = self;
+        let millis = one.began.elapsed().as_millis();
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
         // Before it shows as idle: it must not look as if it had been so for long.
-        self.one.idle_since.store(millis, Relaxed);
-        self.one.under_way.fetch_sub(1, Relaxed);
+        one.idle_since.store(millis, Relaxed);
+        one.under_way.fetch_sub(1, Relaxed);
     }
 }

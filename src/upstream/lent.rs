@@ -21,13 +21,15 @@ const MOST: usize = 64 << 10;
 const PART: usize = size_of::<Bytes>();
 
 /// A body that is on its way.
-struct Lent {
+struct Lent<H> {
     body: Kept,
     /// How many of the kept parts have been taken this time.
     passed: usize,
     /// Its trailers have been taken this time.
     told: bool,
     back: Option<oneshot::Sender<Kept>>,
+    /// Held until nobody sends it any more.
+    _held: H,
 }
 
 /// A body, and what was taken of it.
@@ -35,6 +37,8 @@ struct Lent {
 struct Kept {
     parts: Vec<Bytes>,
     size: usize,
+    /// Somebody has asked for some of it.
+    is_touched: bool,
     trailers: Option<HeaderMap>,
     /// [`None`]: it is over.
     rest: Option<Body>,
@@ -43,18 +47,23 @@ struct Kept {
 /// Where a body comes back to, when nobody sends it any more.
 pub(super) struct Back(oneshot::Receiver<Kept>);
 
-/// `body`, to be sent, and where it comes back to.
-pub(super) fn lend(body: Body) -> (Body, Back) {
+/// `body`, to be sent, and where it comes back to. `held` is held until then.
+pub(super) fn lend(body: Body, held: impl Send + Unpin + 'static) -> (Body, Back) {
     let (back, came) = oneshot::channel();
     let kept = Kept {
         rest: Some(body),
         ..Kept::default()
     };
-    (lent(kept, Some(back)), Back(came))
+    (lent(kept, Some(back), held), Back(came))
 }
 
-fn lent(body: Kept, back: Option<oneshot::Sender<Kept>>) -> Body {
+fn lent<H: Send + Unpin + 'static>(
+    body: Kept,
+    back: Option<oneshot::Sender<Kept>>,
+    held: H,
+) -> Body {
     Body::new(Lent {
+        _held: held,
         body,
         passed: 0,
         told: false,
@@ -65,16 +74,17 @@ fn lent(body: Kept, back: Option<oneshot::Sender<Kept>>) -> Body {
 // === impl Back ===
 
 impl Back {
-    /// The body as it was, to be sent again. [`None`]: too much was taken, or it broke off. Waits until nobody sends it any
-    /// more.
-    pub(super) async fn again(self) -> Option<Body> {
-        self.0.await.ok().map(|body| lent(body, None))
+    /// The body as it was, to be sent again. [`None`]: too much was taken, or it broke off; with `untouched`: or anything was
+    /// asked for. Waits until nobody sends it any more.
+    pub(super) async fn again(self, untouched: bool) -> Option<Body> {
+        let body = self.0.await.ok()?;
+        (!untouched || !body.is_touched).then(|| lent(body, None, ()))
     }
 }
 
 // === impl Lent ===
 
-impl Lent {
+impl<H> Lent<H> {
     /// The next of the parts that were taken before.
     fn kept(&mut self) -> Option<Bytes> {
         let part = self.body.parts.get(self.passed)?.clone();
@@ -109,7 +119,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl<H> Drop for Lent<H> {
     fn drop(&mut self) {
         if let Some(back) = self.back.take() {
             // Mostly nobody wants it.
@@ -118,7 +128,7 @@ impl Drop for Lent {
     }
 }
 
-impl HttpBody for Lent {
+impl<H: Unpin> HttpBody for Lent<H> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -126,6 +136,7 @@ impl HttpBody for Lent {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.body.is_touched = true;
         if let Some(part) = self.kept() {
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
@@ -190,12 +201,12 @@ mod tests {
     async fn a_body_comes_back_as_it_was_however_much_of_it_was_taken() {
         let mut body = body(&[3, 0, 5, 7]);
         for taken in 0..=6 {
-            let (mut lent, back) = lend(body);
+            let (mut lent, back) = lend(body, ());
             for _ in 0..taken {
                 let _ = lent.frame().await;
             }
             drop(lent);
-            body = back.again().await.expect("it is small");
+            body = back.again(false).await.expect("it is small");
         }
         assert!(!body.is_end_stream());
         let whole = body.collect().await.unwrap();
@@ -204,15 +215,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_asked_for_is_not_untouched() {
+        let (lent, back) = lend(body(&[3]), ());
+        drop(lent);
+        assert!(back.again(true).await.is_some());
+        let (mut lent, back) = lend(body(&[3]), ());
+        let _ = lent.frame().await;
+        drop(lent);
+        assert!(back.again(true).await.is_none());
+    }
+
+    #[tokio::test]
     async fn of_a_large_one_only_what_has_not_been_taken() {
-        let (mut lent, back) = lend(body(&[3, MOST]));
+        let (mut lent, back) = lend(body(&[3, MOST]), ());
         lent.frame().await.unwrap().unwrap();
         drop(lent);
-        let (mut lent, back) = lend(back.again().await.expect("little was taken"));
+        let (mut lent, back) = lend(back.again(false).await.expect("little was taken"), ());
         for _ in 0..2 {
             lent.frame().await.unwrap().unwrap();
         }
-        assert!(back.again().await.is_none());
+        assert!(back.again(false).await.is_none());
         assert!(lent.frame().await.unwrap().unwrap().is_trailers());
     }
 }

@@ -25,9 +25,9 @@ use super::{
     connect::{Connector, Stream},
     failure::Failure,
     http1::Http1,
-    http2::{One, Shared, Turn, Which},
+    http2::{One, Place, Shared, Turn, Which},
     settings::{Http2, ProxySettings},
-    target::{Place, Target},
+    target::{self, Target},
 };
 
 /// At most so many are kept in each place.
@@ -95,11 +95,11 @@ impl Taken {
         }
     }
 
-    /// Which ones are others than this, where it is shared.
-    pub(super) fn others(&self) -> Option<Which> {
+    /// Where it is shared, which ones are others than this, and the request's place on it.
+    pub(super) fn shared(&self) -> Option<(Which, Arc<Place>)> {
         match self {
             Self::Http1(_) => None,
-            Self::Http2(turn) => Some(Which::After(turn.number())),
+            Self::Http2(turn) => Some((Which::After(turn.number()), turn.place())),
         }
     }
 }
@@ -114,7 +114,7 @@ impl Pool {
         let speaks = match (settings.http2, &target.place) {
             (Http2::Never, _) => Speaks::Http1,
             (Http2::Always, _) => Speaks::Http2,
-            (Http2::Auto, Place::Tls) => Speaks::Either,
+            (Http2::Auto, target::Place::Tls) => Speaks::Either,
             (Http2::Auto, _) => Speaks::Http1,
         };
         Ok(Arc::new(Self {

@@ -156,18 +156,15 @@ impl Upstream {
                 self.pool.take(asking.is_some()).await?
             };
             let is_kept = taken.is_kept();
-            let others = taken.others();
-            let is_shared = others.is_some();
+            let shared = taken.shared();
+            let is_shared = shared.is_some();
             let again = (is_shared || is_safe && is_kept).then(|| copy(&request));
-            let back = match is_shared {
-                true => request.body_mut().lend(),
-                false => None,
+            let (others, back) = match shared {
+                Some((others, place)) => (others, request.body_mut().lend(place)),
+                None => (Which::New, None),
             };
             let asked = self.ask(taken, request, upload.as_ref(), begun).await;
-            which = match tries {
-                0 => others.unwrap_or(Which::New),
-                _ => Which::New,
-            };
+            which = if tries == 0 { others } else { Which::New };
             match asked {
                 Ok((answer, way)) => return self.answer(answer, way, upload, asking),
                 Err(Unanswered {
@@ -178,11 +175,15 @@ impl Upstream {
                     request = *unsent;
                 }
                 Err(Unanswered { failure, .. }) => match again {
-                    Some(mut again) if failure.is_undone() && tries < 2 => {
+                    Some(mut again)
+                        if tries < 2
+                            && (failure.is_undone()
+                                || failure.is_gone() && (is_safe || upload.is_some())) =>
+                    {
                         tracing::debug!(%failure, "request goes out on another connection");
                         if let Some(upload) = &upload {
                             let limit = self.settings.first_byte_timeout;
-                            let body = upload.again(back, limit).await;
+                            let body = upload.again(back, failure.is_gone(), limit).await;
                             *again.body_mut() = body.ok_or(failure)?;
                         }
                         request = again;
@@ -360,9 +361,14 @@ impl Sending {
         (Request::from_parts(parts, body), Some(sending))
     }
 
-    /// The body once more, if it comes `back` as it was, within `limit`.
-    async fn again(&self, back: Option<Back>, limit: Duration) -> Option<Outgoing> {
-        let inner = timeout(limit, back?.again()).await.ok()??;
+    /// The body once more, if it comes `back` as it was, within `limit`. `untouched`: and if nobody has asked for any of it.
+    async fn again(
+        &self,
+        back: Option<Back>,
+        untouched: bool,
+        limit: Duration,
+    ) -> Option<Outgoing> {
+        let inner = timeout(limit, back?.again(untouched)).await.ok()??;
         self.progress.begins_again();
         Some(Outgoing::Streaming {
             inner,
