@@ -2,7 +2,13 @@
 
 #![cfg(feature = "server")]
 
+#[path = "support/frames.rs"]
+#[allow(dead_code, reason = "every test binary uses its own part of this")]
+mod frames;
 mod support;
+#[path = "support/tls.rs"]
+#[allow(dead_code, reason = "every test binary uses its own part of this")]
+mod tls;
 
 use std::{
     process::Command,
@@ -14,11 +20,29 @@ use std::{
 };
 
 use axum::{Router, body::Body};
+use frames::Peer;
 use http::Response;
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, pem::PemObject},
+};
 use serde_json::json;
 use support::{
-    client::get, config::Config, folder, process::Nginx, program::Program, upstream::Upstream,
+    client::{get, post},
+    config::Config,
+    folder,
+    process::Nginx,
+    program::Program,
+    upstream::Upstream,
+    wait::soon,
 };
+use tls::Certificates;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// What an application does, as the test says.
 #[derive(Debug, Default)]
@@ -222,6 +246,133 @@ async fn over_tls_the_upstream_chooses_http_2_or_1() {
             );
         }
         drop(nginx);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs nginx"]
+async fn nothing_is_lost_where_the_upstream_often_ends_its_connections() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let _nginx = Nginx::configured(
+        "",
+        &format!(
+            "listen 127.0.0.1:{port} http2; keepalive_requests 7; http2_max_concurrent_streams 3; return 200 fine;"
+        ),
+    );
+    let lines = format!(
+        "primary.upstream = \"http://127.0.0.1:{port}\"\nprimary.proxy.http2 = true\n\
+         primary.proxy.keep = \"1h\""
+    );
+    let program = Program::serve(&Config::new(lines)).await;
+    let asking = (0..16).map(|_| async {
+        for _ in 0..40 {
+            for request in [get("/"), post("/", "an order")] {
+                let answer = request.ask(program.site).await;
+                let told = (answer.status, answer.text());
+                assert_eq!(told, (200, "fine"), "{}", program.log());
+            }
+        }
+    });
+    futures_util::future::join_all(asking).await;
+}
+
+/// An upstream over TLS that speaks `protocol`, and the program in front of it, which is asked 20 times before it has an answer:
+/// its only connection.
+async fn asked_at_once(
+    protocol: &str,
+) -> (
+    Program,
+    tokio::task::JoinHandle<()>,
+    TcpListener,
+    TlsAcceptor,
+    TcpStream,
+) {
+    let certificates = Certificates::of_localhost();
+    let certificate = certificates.path("a.pem");
+    let key = PrivateKeyDer::from_pem_file(certificates.path("a.key")).unwrap();
+    let chain = vec![tls::certificate(&certificate)];
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let lines = format!(
+        "primary.upstream = \"https://localhost:{port}\"\nprimary.proxy.connect_timeout = \"1h\""
+    );
+    let first = format!("export SSL_CERT_FILE={}", certificate.display());
+    let program = Program::serve_after(&first, &Config::new(lines)).await;
+    let site = program.site;
+    let asking = tokio::spawn(async move {
+        let asking = (0..20).map(|_| async move {
+            let answer = get("/").ask(site).await;
+            assert_eq!((answer.status, answer.text()), (200, "fine"));
+        });
+        futures_util::future::join_all(asking).await;
+    });
+    let (stream, _) = soon("a connection", listener.accept()).await.unwrap();
+    program
+        .until("all have asked", |status| {
+            status["upstream"]["waiting"] == 20
+        })
+        .await;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    (program, asking, listener, acceptor, stream)
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn who_asks_while_http_2_is_agreed_on_waits_for_the_one_connection() {
+    let (_program, asking, listener, acceptor, stream) = asked_at_once("h2").await;
+    let stream = soon("a handshake", acceptor.accept(stream)).await.unwrap();
+    let mut peer = Peer::greet(stream, None).await;
+    for _ in 0..20 {
+        let stream = peer.asked().await;
+        peer.answer(stream).await;
+    }
+    soon("all answers", asking).await.unwrap();
+    // Nobody else has connected.
+    let own = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (_, next) = soon("a connection", listener.accept()).await.unwrap();
+    assert_eq!(next, own.local_addr().unwrap());
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn where_http_1_is_agreed_on_each_opens_its_own() {
+    let (_program, asking, listener, acceptor, first) = asked_at_once("http/1.1").await;
+    let mut streams = vec![first];
+    let mut asked = Vec::new();
+    // None is answered before all have come, each over its own.
+    for _ in 0..20 {
+        let stream = match streams.pop() {
+            Some(stream) => stream,
+            None => soon("a connection", listener.accept()).await.unwrap().0,
+        };
+        let mut stream = soon("a handshake", acceptor.accept(stream)).await.unwrap();
+        read_head(&mut stream).await;
+        asked.push(stream);
+    }
+    for stream in &mut asked {
+        let fine = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+        stream.write_all(fine).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    soon("all answers", asking).await.unwrap();
+}
+
+async fn read_head(stream: &mut TlsStream<TcpStream>) {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        read.push(soon("a head", stream.read_u8()).await.unwrap());
     }
 }
 

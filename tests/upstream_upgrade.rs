@@ -3,9 +3,15 @@
 #![cfg(feature = "server")]
 
 mod support;
+#[path = "support/tls.rs"]
+#[allow(dead_code, reason = "every test binary uses its own part of this")]
+mod tls;
 
 use std::{path::Path, process::Stdio};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::json;
 use support::{
     client::get,
@@ -288,6 +294,24 @@ async fn what_is_asked_for_is_passed_on_but_http_and_tls_are_not() {
 }
 
 #[tokio::test]
+async fn an_upgrade_is_one_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let program = before(&url, "primary.limits.requests = 3").await;
+    let mut client = TcpStream::connect(program.site).await.unwrap();
+    for number in 1..=3 {
+        client.write_all(ASK.as_bytes()).await.unwrap();
+        // It does not agree, so that the connection goes on as it was.
+        let no = "HTTP/1.1 204 No Content\r\n\r\n";
+        let (_stream, _) = answers(&listener, no).await;
+        let head = String::from_utf8(read_until(&mut client, b"\r\n\r\n").await).unwrap();
+        assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
+        let is_last = head.contains("connection: close");
+        assert_eq!(is_last, number == 3, "{number}: {head}");
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_that_nobody_asked_for_is_a_502() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -321,6 +345,198 @@ async fn an_upgrade_that_nobody_asked_for_is_a_502() {
     }
 }
 
+/// A connection over HTTP/2 to the site, whose settings have come.
+async fn over_http2(program: &Program) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(program.site).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    // The settings come before the first answer.
+    let request = Request::head(format!("http://{}/", program.site))
+        .body(())
+        .unwrap();
+    let (answer, _) = send.send_request(request, true).unwrap();
+    soon("an answer", answer).await.unwrap();
+    soon("room", send.ready()).await.unwrap()
+}
+
+/// Asks for `protocol` over HTTP/2 (RFC 8441); gives the answer, and where to send.
+async fn connect(
+    program: &Program,
+    send: &mut h2::client::SendRequest<Bytes>,
+    protocol: &'static str,
+) -> (Response<h2::RecvStream>, h2::SendStream<Bytes>) {
+    let request = Request::connect(format!("http://{}/chat?a", program.site))
+        .header("sec-websocket-version", "13")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .extension(h2::ext::Protocol::from_static(protocol))
+        .body(())
+        .unwrap();
+    let (answer, sending) = send.send_request(request, false).unwrap();
+    (soon("an answer", answer).await.unwrap(), sending)
+}
+
+/// Reads until `end` has come.
+async fn heard(body: &mut h2::RecvStream, end: &[u8]) {
+    let mut read = Vec::new();
+    while !read.ends_with(end) {
+        let part = soon("a part", body.data()).await.unwrap().unwrap();
+        body.flow_control().release_capacity(part.len()).unwrap();
+        read.extend(part);
+    }
+}
+
+async fn until_end(body: &mut h2::RecvStream) {
+    let mut ends = async || {
+        soon("its end", body.data())
+            .await
+            .is_none_or(|part| part.is_err())
+    };
+    while !ends().await {}
+}
+
+#[tokio::test]
+#[ignore = "needs Node"]
+async fn a_websocket_goes_through_from_http_2() {
+    let (_app, url) = echo(None);
+    let program = before(&url, "").await;
+    let mut send = over_http2(&program).await;
+    assert!(send.is_extended_connect_protocol_enabled());
+    let (answer, mut sending) = connect(&program, &mut send, "websocket").await;
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    for name in ["upgrade", "connection", "sec-websocket-accept"] {
+        assert!(!answer.headers().contains_key(name), "{answer:?}");
+    }
+    let mut body = answer.into_body();
+    heard(&mut body, b"\x81\x05hello").await;
+    for word in ["one", "two"] {
+        let frame = masked(1, word.as_bytes());
+        sending.send_data(frame.into(), false).unwrap();
+        heard(&mut body, word.as_bytes()).await;
+    }
+    // Others go over the same connection.
+    let (answer, mut other) = connect(&program, &mut send, "websocket").await;
+    let mut second = answer.into_body();
+    heard(&mut second, b"\x81\x05hello").await;
+    // Much both ways: more than the windows.
+    let much: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let frame = masked(2, &much);
+    other.send_data(frame.into(), false).unwrap();
+    heard(&mut second, &much[much.len() - 1000..]).await;
+    // The end of one is not that of the other.
+    other.send_data(masked(8, &[]).into(), true).unwrap();
+    until_end(&mut second).await;
+    let frame = masked(1, b"three");
+    sending.send_data(frame.into(), false).unwrap();
+    heard(&mut body, b"three").await;
+    assert_eq!(program.status().await["connections"], 1);
+}
+
+#[tokio::test]
+async fn from_http_2_it_is_asked_for_as_over_http_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let program = before(&url, "").await;
+    for (answered, status) in [
+        (
+            "101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: chat",
+            200,
+        ),
+        // It has not seen the key, or is no WebSocket at all.
+        (
+            "101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+            502,
+        ),
+        (
+            "101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat",
+            502,
+        ),
+        ("200 OK\r\nContent-Length: 0", 502),
+        ("204 No Content", 502),
+        ("403 Forbidden\r\nContent-Length: 0", 403),
+    ] {
+        let greeted = answers(
+            &listener,
+            "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+        );
+        let (mut send, _) = tokio::join!(over_http2(&program), greeted);
+        let upgrade = async {
+            let (mut stream, _) = soon("it is asked", listener.accept()).await.unwrap();
+            let head = read_until(&mut stream, b"\r\n\r\n").await;
+            let head = String::from_utf8(head).unwrap();
+            assert!(head.starts_with("GET /chat?a HTTP/1.1\r\n"), "{head}");
+            let asked = parse(
+                head.replacen("GET /chat?a HTTP/1.1", "HTTP/1.1 200 OK", 1)
+                    .as_bytes(),
+                false,
+            );
+            let told = |name| asked.header(name);
+            assert_eq!(told("upgrade"), Some("websocket"));
+            assert_eq!(told("connection"), Some("upgrade"));
+            assert_eq!(told("sec-websocket-version"), Some("13"));
+            assert_eq!(told("cookie"), Some("a=1; b=2"));
+            assert_eq!(told("host"), Some(&*program.site.to_string()));
+            let key = told("sec-websocket-key").unwrap();
+            assert_eq!(key.len(), 24, "{key}");
+            let accept = if status == 200 {
+                format!("\r\nSec-WebSocket-Accept: {}", accept(key))
+            } else {
+                String::new()
+            };
+            let answer = format!("HTTP/1.1 {answered}{accept}\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream
+        };
+        let asking = connect(&program, &mut send, "websocket");
+        let ((answer, mut sending), mut stream) = tokio::join!(asking, upgrade);
+        assert_eq!(answer.status(), status, "{answered}");
+        if status != 200 {
+            continue;
+        }
+        assert_eq!(answer.headers()["sec-websocket-protocol"], "chat");
+        stream.write_all(b"from there").await.unwrap();
+        let mut body = answer.into_body();
+        heard(&mut body, b"from there").await;
+        sending.send_data("from here".into(), false).unwrap();
+        read_until(&mut stream, b"from here").await;
+        // Either's end is the other's.
+        drop(stream);
+        until_end(&mut body).await;
+    }
+}
+
+/// What belongs to a key (RFC 6455 section 4.2.2).
+fn accept(key: &str) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let hashed = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    let mut bits: String = hashed
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:08b}"))
+        .collect();
+    bits.push_str("00");
+    let digits = bits.as_bytes().chunks(6).map(|six| {
+        let six = std::str::from_utf8(six).unwrap();
+        char::from(DIGITS[usize::from_str_radix(six, 2).unwrap()])
+    });
+    digits.chain(['=']).collect()
+}
+
+#[tokio::test]
+async fn other_protocols_over_http_2_are_no_tunnels() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let program = before(&url, "").await;
+    let greeted = answers(
+        &listener,
+        "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+    );
+    let (mut send, _) = tokio::join!(over_http2(&program), greeted);
+    let (answer, _) = connect(&program, &mut send, "connect-udp").await;
+    assert_eq!(answer.status(), 405);
+}
+
 #[tokio::test]
 #[ignore = "needs Node and Chromium"]
 async fn a_browser_talks_over_a_websocket() {
@@ -328,18 +544,48 @@ async fn a_browser_talks_over_a_websocket() {
     let program = before(&url, "").await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", program.site)).await;
-    let script = "
-        return await new Promise(done => {
-            const heard = [];
-            const socket = new WebSocket('ws://' + location.host + '/chat');
-            socket.onmessage = event => {
-                heard.push(event.data);
-                if (heard.length === 1) socket.send('from a browser');
-                else socket.close(1000);
-            };
-            socket.onclose = event => done([heard, event.code]);
-        });";
-    let said = browser.run(script).await;
-    assert_eq!(said, json!([["hello", "from a browser"], 1000]));
+    assert_eq!(
+        browser.run(TALK).await,
+        json!([["hello", "from a browser"], 1000])
+    );
     browser.quit().await;
 }
+
+#[tokio::test]
+#[ignore = "needs Node, Chromium and openssl"]
+async fn a_browser_talks_over_a_websocket_over_http_2() {
+    let (_app, url) = echo(None);
+    let certificates = tls::Certificates::of_localhost();
+    let log = certificates.path("access.log");
+    let lines = certificates.lines("primary.tls", "a");
+    let program = before(&url, &format!("{lines}\naccess_log.path = {log:?}")).await;
+    let browser = Browser::trusting_all().await;
+    browser
+        .open(&format!("https://localhost:{}/", program.site.port()))
+        .await;
+    assert_eq!(
+        browser.run(TALK).await,
+        json!([["hello", "from a browser"], 1000])
+    );
+    browser.quit().await;
+    until("there is a line of it", async || {
+        let lines = std::fs::read_to_string(&log).unwrap_or_default();
+        let line = lines.lines().find(|line| line.contains("/chat"))?;
+        assert!(line.contains("HTTP/2.0\" 101 "), "{lines}");
+        Some(())
+    })
+    .await;
+}
+
+/// Says something over a WebSocket, and gives what came and how it ended.
+const TALK: &str = "
+    return await new Promise(done => {
+        const heard = [];
+        const socket = new WebSocket(location.origin.replace('http', 'ws') + '/chat');
+        socket.onmessage = event => {
+            heard.push(event.data);
+            if (heard.length === 1) socket.send('from a browser');
+            else socket.close(1000);
+        };
+        socket.onclose = event => done([heard, event.code]);
+    });";

@@ -35,7 +35,7 @@ use crate::{
     servers::{absolute_url, networks},
     site::{Site, SiteBody, SiteError, SiteFuture},
     tls::{self, Certificates, Connections, Redirect, Redirecting, TlsSettings},
-    upstream::{Held, Origin, Upstream, UpstreamFuture},
+    upstream::{Held, Origin, OverHttp2, Upstream, UpstreamFuture},
 };
 
 /// The folder that is served when nothing else is named.
@@ -136,9 +136,10 @@ impl Inner {
     }
 
     /// Whether answers begin at once, or may be waited for.
-    const fn answers(&self) -> Answers {
+    fn answers(&self) -> Answers {
         match self {
             Self::Site(_) => Answers::AtOnce,
+            Self::Upstream(upstream) if upstream.may_take_websockets() => Answers::OrWebSocket,
             Self::Upstream(_) => Answers::InTime,
         }
     }
@@ -277,7 +278,7 @@ where
         let extensions = request.extensions_mut();
         // After an upgrade the connection goes on without its server.
         if extensions.get::<OnUpgrade>().is_some() {
-            let answering = self.held.0.doing.begin(false);
+            let answering = self.held.0.doing.may_go_on();
             let held = Held::new((answering, self.held.clone()));
             extensions.insert(held.until(self.held.1.clone()));
         }
@@ -539,6 +540,8 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
         // What is malformed is refused before anything is decided about it.
         let front = FrontLayer::new(inner.rules());
         let service = front.layer(service.of_peer(inner.of_peer(from), from.peer()));
+        let takes_websockets = inner.answers() == Answers::OrWebSocket;
+        let service = OverHttp2::new(service, takes_websockets);
         let service = Noted::new(service, place.doing.clone());
         let service = FromPeer {
             // What the limits refuse gets its line as well.

@@ -145,13 +145,22 @@ impl Doing {
                 self.leave.notify_one();
             }
         }
+        self.head.store(0, Relaxed);
+        self.answers(false)
+    }
+
+    /// A request that came may go on after its answer, as an upgrade. It is no other request.
+    pub(crate) fn may_go_on(self: &Arc<Self>) -> Answering {
+        self.answers(true)
+    }
+
+    fn answers(self: &Arc<Self>, is_whole: bool) -> Answering {
         self.answering.fetch_add(1, Relaxed);
         self.starving.fetch_add(1, Relaxed);
-        self.head.store(0, Relaxed);
         Answering {
             doing: self.clone(),
             starves: true,
-            is_whole: false,
+            is_whole,
         }
     }
 

@@ -35,6 +35,8 @@ pub(crate) enum Answers {
     AtOnce,
     /// Its answers may be waited for, and are given up when the client goes.
     InTime,
+    /// The same, and WebSockets may be asked for over HTTP/2, which clients are told (RFC 8441 section 3).
+    OrWebSocket,
 }
 
 /// HTTP/1.1 and HTTP/2 within `limits`, as far as hyper has them; [`attend`](super::attend()) has the others.
@@ -63,6 +65,9 @@ pub(crate) fn builder(limits: &LimitSettings, answers: Answers) -> auto::Builder
         .initial_connection_window_size(bytes(limits.connection_window))
         .max_send_buf_size(bytes(limits.send_buffer) as usize)
         .max_header_list_size(bytes(limits.head_size));
+    if answers == Answers::OrWebSocket {
+        builder.http2().enable_connect_protocol();
+    }
     builder
 }
 

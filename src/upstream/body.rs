@@ -20,7 +20,8 @@ use super::{
     expect::Go,
     failure::{BoxError, Failure},
     http1::{Aside, Http1},
-    http2::Turn,
+    http2::{Place, Turn},
+    lent::{Back, lend},
     pool::Pool,
 };
 
@@ -59,6 +60,12 @@ impl Progress {
         self.is_over.load(Relaxed)
     }
 
+    /// It is sent once more.
+    pub(super) fn begins_again(&self) {
+        self.is_over.store(false, Relaxed);
+        self.moved();
+    }
+
     fn note(&self, waits_for_client: bool) {
         if !waits_for_client {
             self.moved();
@@ -86,6 +93,18 @@ pub(super) enum Outgoing {
         /// It is not asked for before the upstream wants it.
         go: Option<Arc<Go>>,
     },
+}
+
+impl Outgoing {
+    /// Makes of it one that comes back when nobody sends it any more, and has its place until then.
+    pub(super) fn lend(&mut self, place: Arc<Place>) -> Option<Back> {
+        let Self::Streaming { inner, .. } = self else {
+            return None;
+        };
+        let (lent, back) = lend(std::mem::take(inner), place);
+        *inner = lent;
+        Some(back)
+    }
 }
 
 impl HttpBody for Outgoing {

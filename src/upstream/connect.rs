@@ -29,7 +29,8 @@ use super::{
 pub(super) struct Connector {
     way: Way,
     to: Uri,
-    limit: Duration,
+    /// How long one may take.
+    pub(super) limit: Duration,
 }
 
 #[derive(Debug, Clone)]

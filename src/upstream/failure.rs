@@ -1,6 +1,6 @@
 //! What goes wrong with an upstream, and what the client is told.
 
-use std::{error::Error, io};
+use std::{error::Error, io, sync::Arc};
 
 use http::StatusCode;
 
@@ -23,10 +23,26 @@ pub(crate) enum Failure {
     AnswerTimeout,
     #[error("the client stopped sending its request")]
     ClientTimeout,
+    #[error("the request's body broke off")]
+    Cut,
     #[error("no answer: {}", in_full(.0))]
     Broken(hyper::Error),
     #[error("the connection ended before the answer")]
     Ended,
+    #[error("it does not speak HTTP/2")]
+    NoHttp2,
+    /// Over HTTP/2: the upstream says that it has done nothing of it (RFC 9113 section 8.7).
+    #[error("not done: {}", in_full(.error))]
+    Undone {
+        error: hyper::Error,
+        /// Nor will it take anything else over this connection.
+        leaves: bool,
+    },
+    #[error("the connection ended before the request went out, or has just gone out")]
+    Gone,
+    /// What several have waited for.
+    #[error(transparent)]
+    Shared(Arc<Failure>),
     #[error("an answer that was not asked for: it wants to change the protocol")]
     Upgraded,
     #[error("an answer that may end in two places")]
@@ -34,6 +50,40 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// That of a request over HTTP/2.
+    pub(super) fn of_http2(error: hyper::Error) -> Self {
+        if error.is_user() {
+            // hyper's word for what waits for its turn, or for its answer, when all of it ends.
+            return Self::Gone;
+        }
+        let h2 = causes(&error).find_map(|cause| cause.downcast_ref::<h2::Error>());
+        match h2 {
+            Some(h2) if h2.is_remote() && h2.is_go_away() => Self::Undone {
+                error,
+                leaves: true,
+            },
+            Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+                Self::Undone {
+                    error,
+                    leaves: false,
+                }
+            }
+            // We have taken it back.
+            Some(h2) if h2.is_reset() && !h2.is_remote() && !h2.is_library() => Self::Cut,
+            _ => Self::Broken(error),
+        }
+    }
+
+    /// May the request be sent again, whatever it is?
+    pub(super) const fn is_undone(&self) -> bool {
+        matches!(self, Self::Undone { .. })
+    }
+
+    /// May the request be sent again, if it does no harm or nothing of its body was taken?
+    pub(super) const fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone)
+    }
+
     /// Did the connection close after the request was written and before an answer? A kept connection
     /// that the upstream gives up in that moment looks like this.
     pub(super) fn is_closed_unanswered(&self) -> bool {
@@ -52,7 +102,10 @@ impl Failure {
                     io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
                 )
             });
-            closed || reset
+            let broken = cause
+                .downcast_ref::<h2::Error>()
+                .is_some_and(h2::Error::is_io);
+            closed || reset || broken
         })
     }
 
@@ -64,6 +117,7 @@ impl Failure {
     /// The status, and a sentence that names nothing of what is behind.
     pub(crate) fn told(&self) -> (StatusCode, &'static str) {
         match self {
+            Self::Shared(failure) => failure.told(),
             Self::Refused(rejection) => (rejection.status(), rejection.sentence()),
             Self::Method => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -74,9 +128,8 @@ impl Failure {
                 "The request did not arrive in time.",
             ),
             // Its own body ended before its time: mostly nobody is left to be told.
-            Self::Broken(error) if error.is_user() => {
-                (StatusCode::BAD_REQUEST, "The request did not arrive whole.")
-            }
+            Self::Cut => (StatusCode::BAD_REQUEST, "The request did not arrive whole."),
+            Self::Broken(error) if error.is_user() => Self::Cut.told(),
             Self::ConnectTimeout | Self::AnswerTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "The site took too long to answer. Please try again in a moment.",
@@ -84,6 +137,9 @@ impl Failure {
             Self::Unreachable(_)
             | Self::Broken(_)
             | Self::Ended
+            | Self::NoHttp2
+            | Self::Undone { .. }
+            | Self::Gone
             | Self::Upgraded
             | Self::Ambiguous => (
                 StatusCode::BAD_GATEWAY,

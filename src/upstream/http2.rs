@@ -1,27 +1,33 @@
 //! HTTP/2 connections to the upstream, shared by many requests.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    client::conn::http2::{Builder, SendRequest},
+    client::conn::http2::{Builder, Connection, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    time::Duration,
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{
+    body::Outgoing, connect::Stream, failure::Failure, greeting::Greeted, http1::Unanswered,
 };
 
-use super::{body::Outgoing, connect::Stream, failure::Failure, http1::Unanswered};
-
-/// As many requests go over one connection at once; for more another is opened. Most servers allow 100 to 128, and who
-/// comes beyond that would wait.
+/// At most so many requests go over one connection at once, whatever the other end allows: they share its window, and
+/// wait for what one of them has lost.
 const MOST: usize = 100;
+/// At most so many connections are opened because the others are full: who comes beyond that waits for one of those.
+const CONNECTIONS: usize = 64;
 /// What may be under way of one answer, and of all over one connection: so much is held at most where clients are slow.
 const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -29,45 +35,92 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SENT: usize = 64 << 10;
 /// After so long without a sign of life the other end is asked for one, and given up when it gives none.
 const SILENCE: Duration = Duration::from_secs(20);
+/// What hyper takes for the number of requests that the other end allows until that has said so.
+const UNSAID: usize = usize::MAX - 1;
 
 /// The connections that are open.
 #[derive(Default)]
 pub(super) struct Shared {
-    open: ArcSwap<Vec<Arc<One>>>,
-    /// Held while one is being opened.
-    opening: Mutex<()>,
+    /// Each lives as long as it has requests, or its driver keeps it for some.
+    open: ArcSwap<Vec<Weak<One>>>,
+    opened: AtomicU64,
 }
 
-struct One {
+/// A connection.
+pub(super) struct One {
     sender: SendRequest<Outgoing>,
     under_way: AtomicUsize,
+    /// So many may be under way. Written by the driver, as the other end says.
+    most: Arc<AtomicUsize>,
+    /// How many were opened before, and itself.
+    number: u64,
+    /// The other end takes no more requests.
+    is_leaving: AtomicBool,
+    began: Instant,
+    /// When the last request was over, in milliseconds since it began.
+    idle_since: AtomicU64,
 }
+
+/// A request's place on a connection, until its stream is over.
+pub(super) struct Place(Arc<One>);
 
 /// A request's part of a connection, until its answer has come.
 pub(super) struct Turn {
-    one: Arc<One>,
-    /// It is not the first request over it.
+    place: Arc<Place>,
+    /// It is not one of the first requests over it.
     pub(super) is_kept: bool,
+}
+
+/// Which connections will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Any,
+    /// Those that were opened after the one with this number.
+    After(u64),
+    /// One that is being opened just now, or will be.
+    New,
 }
 
 // === impl Shared ===
 
 impl Shared {
     /// A turn on a connection that is open and has room.
-    pub(super) fn turn(&self) -> Option<Turn> {
+    pub(super) fn turn(&self, which: Which) -> Option<Turn> {
         let open = self.open.load();
-        open.iter().find_map(|one| Turn::on(one, true))
+        let usable = || {
+            open.iter()
+                .filter_map(Weak::upgrade)
+                .filter(|one| !one.is_closed())
+        };
+        let wanted = |one: &Arc<One>| match which {
+            Which::Any => true,
+            Which::After(number) => one.number > number,
+            Which::New => false,
+        };
+        let turn = usable().filter(wanted).find_map(|one| Turn::on(one, true));
+        if turn.is_some() || open.len() < CONNECTIONS || usable().count() < CONNECTIONS {
+            return turn;
+        }
+        let least = usable().min_by_key(|one| one.under_way.load(Relaxed))?;
+        least.under_way.fetch_add(1, Relaxed);
+        Some(Turn {
+            place: Arc::new(Place(least)),
+            is_kept: true,
+        })
     }
 
-    /// Who opens a connection, alone.
-    pub(super) async fn opening(&self) -> MutexGuard<'_, ()> {
-        self.opening.lock().await
-    }
-
-    /// Begins HTTP/2 over `stream`, for this request and others.
-    pub(super) async fn add(&self, stream: Stream) -> Result<Turn, Failure> {
+    /// Begins HTTP/2 over `stream`, and waits until `end` for the other end to do so. The connection is open for all, and
+    /// for `keep` after its last request.
+    pub(super) async fn add(
+        &self,
+        stream: Stream,
+        end: Instant,
+        keep: Duration,
+    ) -> Result<Arc<One>, Failure> {
+        let (stream, greeting) = Greeted::new(stream);
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            .initial_max_send_streams(UNSAID)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SENT)
@@ -75,57 +128,133 @@ impl Shared {
             .handshake(stream)
             .await
             .map_err(Failure::Broken)?;
-        // It ends when nobody can send over it any more, and is told when the other end is gone.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to the upstream ended");
-            }
-        });
+        let most = match timeout_at(end, greeting).await {
+            Ok(Ok(most)) => Arc::new(AtomicUsize::new(most.clamp(1, MOST))),
+            Ok(Err(_)) => return Err(Failure::NoHttp2),
+            Err(_) => return Err(Failure::ConnectTimeout),
+        };
         let one = Arc::new(One {
             sender,
             under_way: AtomicUsize::new(0),
+            most: most.clone(),
+            number: self.opened.fetch_add(1, Relaxed) + 1,
+            is_leaving: AtomicBool::new(false),
+            began: Instant::now(),
+            idle_since: AtomicU64::new(0),
         });
-        let turn = Turn::on(&one, false).ok_or(Failure::Ended)?;
+        let kept = (!keep.is_zero()).then(|| one.clone());
+        tokio::spawn(drive(connection, most, kept, keep));
+        let entry = Arc::downgrade(&one);
         self.open.rcu(|open| {
-            let open = open.iter().filter(|one| !one.sender.is_closed());
-            open.chain([&one]).cloned().collect::<Vec<_>>()
+            let open = open.iter().filter(|one| one.strong_count() > 0);
+            open.chain([&entry]).cloned().collect::<Vec<_>>()
         });
-        Ok(turn)
+        Ok(one)
+    }
+}
+
+/// Sees a connection to its end. Without `one` that comes when no request is under way.
+async fn drive(
+    mut connection: Connection<Greeted<Stream>, Outgoing, TokioExecutor>,
+    most: Arc<AtomicUsize>,
+    one: Option<Arc<One>>,
+    keep: Duration,
+) {
+    let driven = poll_fn(|cx| {
+        let polled = Pin::new(&mut connection).poll(cx);
+        let said = connection.current_max_send_streams();
+        if said != UNSAID {
+            most.store(said.clamp(1, MOST), Relaxed);
+        }
+        polled
+    });
+    let mut driven = pin!(driven);
+    if let Some(one) = one {
+        tokio::select! {
+            ended = &mut driven => return note(ended),
+            () = one.is_idle_for(keep) => {}
+        }
+    }
+    note(driven.await);
+}
+
+fn note(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection to the upstream ended");
+    }
+}
+
+// === impl One ===
+
+impl One {
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_leaving.load(Relaxed) || self.sender.is_closed()
+    }
+
+    /// Ready once nobody has used it for `keep`.
+    async fn is_idle_for(&self, keep: Duration) {
+        loop {
+            let since = match self.under_way.load(Relaxed) {
+                0 => self.began + Duration::from_millis(self.idle_since.load(Relaxed)),
+                _ => Instant::now(),
+            };
+            if since.elapsed() >= keep {
+                return;
+            }
+            sleep_until(since + keep).await;
+        }
     }
 }
 
 // === impl Turn ===
 
 impl Turn {
-    fn on(one: &Arc<One>, is_kept: bool) -> Option<Self> {
-        if one.sender.is_closed() {
+    /// [`None`]: it is closed, or full.
+    pub(super) fn on(one: Arc<One>, is_kept: bool) -> Option<Self> {
+        if one.is_closed() {
             return None;
         }
-        if one.under_way.fetch_add(1, Relaxed) >= MOST {
-            one.under_way.fetch_sub(1, Relaxed);
-            return None;
-        }
-        Some(Self {
-            one: one.clone(),
-            is_kept,
-        })
+        let most = one.most.load(Relaxed);
+        let more = |under_way| (under_way < most).then_some(under_way + 1);
+        one.under_way.fetch_update(Relaxed, Relaxed, more).ok()?;
+        let place = Arc::new(Place(one));
+        Some(Self { place, is_kept })
+    }
+
+    /// The number of its connection.
+    pub(super) fn number(&self) -> u64 {
+        self.place.0.number
+    }
+
+    /// For the request's body, which may be on its way for longer than the answer: the stream is not over before.
+    pub(super) fn place(&self) -> Arc<Place> {
+        self.place.clone()
     }
 
     pub(super) async fn ask(
         &self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, Unanswered> {
-        let mut sender = self.one.sender.clone();
+        let one = &self.place.0;
+        let mut sender = one.sender.clone();
         sender.try_send_request(request).await.map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
-            let failure = Failure::Broken(error.into_error());
+            let failure = Failure::of_http2(error.into_error());
+            if let Failure::Undone { leaves: true, .. } = failure {
+                one.is_leaving.store(true, Relaxed);
+            }
             Unanswered { failure, unsent }
         })
     }
 }
 
-impl Drop for Turn {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.one.under_way.fetch_sub(1, Relaxed);
+        let Self(one) = self;
+        let millis = one.began.elapsed().as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        // Before it shows as idle: it must not look as if it had been so for long.
+        one.idle_since.store(millis, Relaxed);
+        one.under_way.fetch_sub(1, Relaxed);
     }
 }

@@ -13,8 +13,8 @@
 //! client too: never a whole answer that is not whole. One that could be read in two ways is none.
 //!
 //! **Another protocol.** An `Upgrade` over HTTP/1.1 (WebSocket) is passed on, and bytes are carried when the upstream
-//! agrees (`upgrade`). When the server stops the client of a WebSocket is told to go (`websocket`). Nothing of it is there over
-//! HTTP/2.
+//! agrees (`upgrade`). When the server stops the client of a WebSocket is told to go (`websocket`). A WebSocket that a client
+//! asks for over HTTP/2 is asked for over HTTP/1.1 (`over_http2`). Over HTTP/2 to the upstream there is none.
 //!
 //! **Who waits for a body.** With `Expect: 100-continue` the client is told to go on when the upstream says so (`expect`).
 //!
@@ -32,9 +32,12 @@
 //! out to be closed, goes out on another: whatever it is, the upstream has not seen it. Where a kept connection
 //! closes after the request was written and before an answer, nobody knows what the upstream did: GET,
 //! HEAD, OPTIONS and TRACE without a body are sent once more, all others get a 502.
+//! Over HTTP/2 the upstream may say that it has not looked at a request (GOAWAY, REFUSED_STREAM): it goes out on another
+//! connection, whatever it is, unless more of its body has gone than is kept (`lent`).
 //!
 //! **Connections** (`pool`, `http1`, `http2`). One of HTTP/1.1 is driven by the request that uses it, and kept for the next
-//! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared.
+//! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared: whoever needs one while
+//! it is being opened waits for it, and one more is opened where all have as many requests as the upstream allows (`greeting`).
 //!
 //! A client that goes away takes its request along: the connection to the upstream is closed.
 //!
@@ -54,9 +57,12 @@ mod connect;
 mod expect;
 mod failure;
 mod forwarded;
+mod greeting;
 mod headers;
 mod http1;
 mod http2;
+mod lent;
+mod over_http2;
 mod pool;
 mod service;
 mod settings;
@@ -66,7 +72,9 @@ mod websocket;
 
 use std::time::Duration;
 
-pub(crate) use self::{failure::Failure, forwarded::Origin, service::UntilClose, target::Target};
+pub(crate) use self::{
+    failure::Failure, forwarded::Origin, over_http2::OverHttp2, service::UntilClose, target::Target,
+};
 pub use self::{
     forwarded::{OverTls, TrustedForwarding},
     service::{Upstream, UpstreamFuture},

@@ -2,26 +2,32 @@
 //!
 //! HTTP/1.1: each thread that serves keeps those that it used last, and takes the last one first, so that what is more
 //! than needed grows old and is closed. Nobody waits for a lock: where another thread looks at the same place in that
-//! moment, the next place is taken, or a new connection. HTTP/2: a few connections, for all.
+//! moment, the next place is taken, or a new connection.
+//!
+//! HTTP/2: a few connections, for all. One is opened at a time, and whoever needs one meanwhile waits for it, and fails with it.
+//! Where the upstream chooses the protocol (ALPN) it is the same until it has chosen HTTP/1.1.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, TryLockError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     UpstreamError,
-    connect::Connector,
+    connect::{Connector, Stream},
     failure::Failure,
     http1::Http1,
-    http2::{Shared, Turn},
+    http2::{One, Place, Shared, Turn, Which},
     settings::{Http2, ProxySettings},
-    target::{Place, Target},
+    target::{self, Target},
 };
 
 /// At most so many are kept in each place.
@@ -40,7 +46,11 @@ pub(super) struct Pool {
     /// The last used stands last.
     places: [Mutex<Vec<Box<Http1>>>; PLACES],
     shared: Shared,
+    /// What those wait for who need one more of HTTP/2.
+    opening: Mutex<Option<Opening>>,
     speaks: Speaks,
+    /// The upstream has chosen HTTP/1.1.
+    chose_http1: AtomicBool,
     /// Somebody closes those that nobody uses.
     is_swept: AtomicBool,
 }
@@ -53,6 +63,20 @@ enum Speaks {
     /// What is agreed on.
     Either,
 }
+
+type Opening = watch::Receiver<Option<Opened>>;
+
+/// What came of opening a connection.
+#[derive(Clone)]
+enum Opened {
+    Http2(Arc<One>),
+    /// The upstream has chosen it: it is for the first who takes it.
+    Http1(Arc<Mutex<Option<Stream>>>),
+    Failed(Arc<Failure>),
+}
+
+/// A connection that should have been open has closed at once, so many times.
+const CLOSED: u32 = 3;
 
 /// A connection for one request.
 pub(super) enum Taken {
@@ -70,6 +94,14 @@ impl Taken {
             Self::Http2(turn) => turn.is_kept,
         }
     }
+
+    /// Where it is shared, which ones are others than this, and the request's place on it.
+    pub(super) fn shared(&self) -> Option<(Which, Arc<Place>)> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(turn) => Some((Which::After(turn.number()), turn.place())),
+        }
+    }
 }
 
 // === impl Pool ===
@@ -82,7 +114,7 @@ impl Pool {
         let speaks = match (settings.http2, &target.place) {
             (Http2::Never, _) => Speaks::Http1,
             (Http2::Always, _) => Speaks::Http2,
-            (Http2::Auto, Place::Tls) => Speaks::Either,
+            (Http2::Auto, target::Place::Tls) => Speaks::Either,
             (Http2::Auto, _) => Speaks::Http1,
         };
         Ok(Arc::new(Self {
@@ -90,7 +122,9 @@ impl Pool {
             keep: settings.keep,
             places: Default::default(),
             shared: Shared::default(),
+            opening: Mutex::new(None),
             speaks,
+            chose_http1: AtomicBool::new(false),
             is_swept: AtomicBool::new(false),
         }))
     }
@@ -99,11 +133,11 @@ impl Pool {
     pub(super) async fn take(self: &Arc<Self>, http1: bool) -> Result<Taken, Failure> {
         match self.speaks {
             Speaks::Http1 => {}
-            // There a new protocol would have to be asked for by other means (RFC 8441).
-            Speaks::Http2 => return self.shared_turn().await.map(Taken::Http2),
+            // There a new protocol would have to be asked for by other means (RFC 8441): it is not.
+            Speaks::Http2 => return self.shared_turn(Which::Any).await,
             Speaks::Either if http1 => {}
             Speaks::Either => {
-                if let Some(turn) = self.shared.turn() {
+                if let Some(turn) = self.shared.turn(Which::Any) {
                     return Ok(Taken::Http2(turn));
                 }
             }
@@ -111,35 +145,120 @@ impl Pool {
         if let Some(kept) = self.take_kept() {
             return Ok(Taken::Http1(kept));
         }
-        self.open(http1).await
+        self.open(http1, Which::Any).await
     }
 
-    /// A new one, for sure where nothing is shared.
-    pub(super) async fn open(self: &Arc<Self>, http1: bool) -> Result<Taken, Failure> {
-        if self.speaks == Speaks::Http2 {
-            return self.shared_turn().await.map(Taken::Http2);
+    /// A new one, or where they are shared one of `which`.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        http1: bool,
+        which: Which,
+    ) -> Result<Taken, Failure> {
+        let is_shared = match self.speaks {
+            Speaks::Http1 => false,
+            Speaks::Http2 => true,
+            Speaks::Either => !http1 && !self.chose_http1.load(Relaxed),
+        };
+        if is_shared {
+            return self.shared_turn(which).await;
         }
+        let end = Instant::now() + self.connector.limit;
         let (stream, is_http2) = self.connector.open(http1).await?;
-        if is_http2 {
-            return self.shared.add(stream).await.map(Taken::Http2);
+        if !is_http2 {
+            return self.http1(stream).await;
         }
+        self.chose_http1.store(false, Relaxed);
+        let one = self.shared.add(stream, end, self.keep).await?;
+        let turn = Turn::on(one, false).ok_or(Failure::Ended)?;
+        Ok(Taken::Http2(turn))
+    }
+
+    async fn http1(self: &Arc<Self>, stream: Stream) -> Result<Taken, Failure> {
         if !self.is_swept.swap(true, Relaxed) && !self.keep.is_zero() {
             tokio::spawn(sweep(Arc::downgrade(self), self.keep));
         }
         Http1::new(stream).await.map(Taken::Http1)
     }
 
-    /// Where HTTP/2 is spoken for sure, one connection is opened at a time: those who come meanwhile share it.
-    async fn shared_turn(&self) -> Result<Turn, Failure> {
-        if let Some(turn) = self.shared.turn() {
+    /// A turn on a connection that is shared, or what the upstream has chosen instead.
+    async fn shared_turn(self: &Arc<Self>, which: Which) -> Result<Taken, Failure> {
+        let mut closed = 0;
+        while closed < CLOSED {
+            let mut opening = match self.wait_or_open(which) {
+                Ok(turn) => return Ok(Taken::Http2(turn)),
+                Err(opening) => opening,
+            };
+            let opened = match opening.wait_for(Option::is_some).await {
+                Ok(opened) => opened.clone(),
+                Err(_) => None,
+            };
+            match opened {
+                Some(Opened::Http2(one)) => {
+                    closed += u32::from(one.is_closed());
+                    // Or others have filled it, and one more is needed.
+                    if let Some(turn) = Turn::on(one, false) {
+                        return Ok(Taken::Http2(turn));
+                    }
+                }
+                Some(Opened::Http1(stream)) => {
+                    let first = held(&stream).take();
+                    let stream = match first {
+                        Some(stream) => stream,
+                        None => self.connector.open(true).await?.0,
+                    };
+                    return self.http1(stream).await;
+                }
+                Some(Opened::Failed(failure)) => return Err(Failure::Shared(failure)),
+                None => break,
+            }
+        }
+        Err(Failure::Ended)
+    }
+
+    /// A turn, where there is one; else what to wait for.
+    fn wait_or_open(self: &Arc<Self>, which: Which) -> Result<Turn, Opening> {
+        if let Some(turn) = self.shared.turn(which) {
             return Ok(turn);
         }
-        let _alone = self.shared.opening().await;
-        if let Some(turn) = self.shared.turn() {
+        let mut opening = held(&self.opening);
+        if let Some(opening) = &*opening
+            && opening.has_changed().is_ok()
+        {
+            return Err(opening.clone());
+        }
+        // It may have been opened since.
+        if let Some(turn) = self.shared.turn(which) {
             return Ok(turn);
         }
-        let (stream, _) = self.connector.open(false).await?;
-        self.shared.add(stream).await
+        let (tell, told) = watch::channel(None);
+        *opening = Some(told.clone());
+        let pool = self.clone();
+        // Whoever began it may go away: the others still wait for it.
+        tokio::spawn(async move {
+            let opened = pool.open_shared().await;
+            *held(&pool.opening) = None;
+            // They may all have gone.
+            let _ = tell.send(Some(opened));
+        });
+        Err(told)
+    }
+
+    async fn open_shared(&self) -> Opened {
+        let end = Instant::now() + self.connector.limit;
+        let opened = match self.connector.open(false).await {
+            Ok((stream, is_http2)) if is_http2 || self.speaks == Speaks::Http2 => {
+                self.shared.add(stream, end, self.keep).await
+            }
+            Ok((stream, _)) => {
+                self.chose_http1.store(true, Relaxed);
+                return Opened::Http1(Arc::new(Mutex::new(Some(stream))));
+            }
+            Err(failure) => Err(failure),
+        };
+        match opened {
+            Ok(one) => Opened::Http2(one),
+            Err(failure) => Opened::Failed(Arc::new(failure)),
+        }
     }
 
     fn take_kept(&self) -> Option<Box<Http1>> {
@@ -181,6 +300,11 @@ impl Pool {
         let own = own_place();
         (0..PLACES).map(move |step| &self.places[(own + step) % PLACES])
     }
+}
+
+/// What is in there is whole after every step, and nobody waits inside.
+fn held<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A place at which nobody else looks just now.

@@ -19,7 +19,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 use url::Url;
 
@@ -31,8 +31,10 @@ use super::{
     forwarded::{Origin, Way, write_forwarded},
     headers::{join_cookies, strip_one_hop, strip_request},
     http1::{Http1, Unanswered},
+    http2::Which,
+    lent::Back,
     pool::{Pool, Taken},
-    settings::{Host, ProxySettings},
+    settings::{Host, Http2, ProxySettings},
     target::Target,
     upgrade::Asking,
 };
@@ -115,6 +117,11 @@ impl Upstream {
         }
     }
 
+    /// Whether it may take WebSockets: over HTTP/2 they are not passed on.
+    pub(crate) fn may_take_websockets(&self) -> bool {
+        self.settings.http2 != Http2::Always
+    }
+
     /// Where it is.
     pub(crate) fn target(&self) -> &Target {
         &self.target
@@ -153,26 +160,47 @@ impl Upstream {
         let mut is_safe = upload.is_none() && is_safe(request.method());
         // Connections that were kept and can't be used any more are few: a new one is the second or the third.
         let mut tries = 0;
+        let mut which = Which::Any;
         loop {
             let taken = if tries > 0 {
-                self.pool.open(asking.is_some()).await?
+                self.pool.open(asking.is_some(), which).await?
             } else {
                 self.pool.take(asking.is_some()).await?
             };
             let is_kept = taken.is_kept();
-            let again = (is_safe && is_kept).then(|| copy(&request));
+            let shared = taken.shared();
+            let is_shared = shared.is_some();
+            let again = (is_shared || is_safe && is_kept).then(|| copy(&request));
+            let (others, back) = match shared {
+                Some((others, place)) => (others, request.body_mut().lend(place)),
+                None => (Which::New, None),
+            };
             let asked = self.ask(taken, request, upload.as_ref(), begun).await;
+            which = if tries == 0 { others } else { Which::New };
             match asked {
                 Ok((answer, way)) => return self.answer(answer, way, upload, asking),
                 Err(Unanswered {
                     unsent: Some(unsent),
                     failure,
-                }) if is_kept && tries < 2 => {
+                }) if (is_kept || is_shared) && tries < 2 => {
                     tracing::debug!(%failure, "request goes out on another connection");
                     request = *unsent;
                 }
                 Err(Unanswered { failure, .. }) => match again {
-                    Some(again) if failure.is_closed_unanswered() => {
+                    Some(mut again)
+                        if tries < 2
+                            && (failure.is_undone()
+                                || failure.is_gone() && (is_safe || upload.is_some())) =>
+                    {
+                        tracing::debug!(%failure, "request goes out on another connection");
+                        if let Some(upload) = &upload {
+                            let limit = self.settings.first_byte_timeout;
+                            let body = upload.again(back, failure.is_gone(), limit).await;
+                            *again.body_mut() = body.ok_or(failure)?;
+                        }
+                        request = again;
+                    }
+                    Some(again) if is_safe && is_kept && failure.is_closed_unanswered() => {
                         tracing::debug!(%failure, "request sent again");
                         request = again;
                         is_safe = false;
@@ -343,6 +371,22 @@ impl Sending {
         };
         let sending = Self { progress, go };
         (Request::from_parts(parts, body), Some(sending))
+    }
+
+    /// The body once more, if it comes `back` as it was, within `limit`. `untouched`: and if nobody has asked for any of it.
+    async fn again(
+        &self,
+        back: Option<Back>,
+        untouched: bool,
+        limit: Duration,
+    ) -> Option<Outgoing> {
+        let inner = timeout(limit, back?.again(untouched)).await.ok()??;
+        self.progress.begins_again();
+        Some(Outgoing::Streaming {
+            inner,
+            progress: self.progress.clone(),
+            go: self.go.clone(),
+        })
     }
 }
 

@@ -27,8 +27,8 @@ pub struct ProxySettings {
     #[serde(with = "units::duration")]
     #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub idle_timeout: Duration,
-    /// How long an unused connection is kept for the next request. Less than the upstream keeps it: Node and Apache close
-    /// theirs after 5 s, nginx after 75 s. `"0s"`: none is kept. At most 1 h. Default: 4 s.
+    /// How long an unused connection is kept for the next request, over HTTP/1.1 and HTTP/2. Less than the upstream keeps
+    /// it: Node and Apache close theirs after 5 s, nginx after 75 s. `"0s"`: none is kept. At most 1 h. Default: 4 s.
     #[serde(with = "units::duration")]
     #[cfg_attr(test, schemars(with = "units::DurationText"))]
     pub keep: Duration,

@@ -87,7 +87,8 @@ impl Asking {
         let client = request.extensions_mut().remove::<OnUpgrade>()?;
         let held = request.extensions_mut().remove();
         let headers = request.headers();
-        let is_meant = request.version() == Version::HTTP_11
+        // Over HTTP/2 it was a CONNECT that asks for a WebSocket.
+        let is_meant = matches!(request.version(), Version::HTTP_11 | Version::HTTP_2)
             && has_token(headers, &CONNECTION, b"upgrade")
             && http_body::Body::is_end_stream(request.body());
         let protocols: Vec<&[u8]> = tokens(headers, &UPGRADE)

@@ -16,6 +16,7 @@
 //! | `manuals` | where Debian puts documentation: thousands of real pages |
 //! | `network` | hosts of their own, with links of a set speed |
 //! | `dns` (in its own tests) | a name server |
+//! | `frames` (in its own tests) | the server's side of HTTP/2, frame by frame |
 //! | `process` | other people's programs: nginx, chromedriver |
 //! | `tls` (in its own tests) | certificates made by openssl, and a TLS client by hand |
 //! | `web` | an HTTP client that takes answers as they come |
