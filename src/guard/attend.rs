@@ -3,7 +3,7 @@
 //! One timer looks now and then at what the connection is doing. hyper has limits of its own: one for heads, which sets
 //! up a timer for every request, and none for who says nothing at all, does not read or sends a body byte by byte.
 
-use std::{pin::Pin, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{future::poll_fn, pin::Pin, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -76,7 +76,14 @@ pub(crate) async fn attend<C: GracefulConnection>(
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => return Served::Ended(ended),
+            ended = poll_fn(|cx| {
+                doing.may_put_off();
+                let polled = connection.as_mut().poll(cx);
+                if doing.has_put_off() && polled.is_pending() {
+                    return connection.as_mut().poll(cx);
+                }
+                polled
+            }) => return Served::Ended(ended),
             () = sleep_until(next) => {
                 let now = Instant::now();
                 if stopping.is_some_and(|stop| now >= stop) && doing.is_quiet() {

@@ -43,6 +43,10 @@ pub(crate) struct Doing {
     pub(super) broken: AtomicBool,
     /// Over HTTP/2: requests that were taken back before they were answered.
     taken_back: AtomicU64,
+    /// What is flushed may wait until the end of a poll.
+    may_put_off: AtomicBool,
+    /// Something does.
+    has_put_off: AtomicBool,
     /// No further request is wanted: its next answer is the last one.
     pub(super) closing: AtomicBool,
     /// It has to go, since there are too many.
@@ -99,6 +103,8 @@ impl Doing {
             head: AtomicU64::default(),
             broken: AtomicBool::default(),
             taken_back: AtomicU64::default(),
+            may_put_off: AtomicBool::default(),
+            has_put_off: AtomicBool::default(),
             closing: AtomicBool::default(),
             crowded: AtomicBool::default(),
             leave: Notify::default(),
@@ -130,6 +136,26 @@ impl Doing {
             }
             self.writing.store(waits, Relaxed);
         }
+    }
+
+    /// A poll begins, which is followed by another one if anything is put off.
+    pub(super) fn may_put_off(&self) {
+        self.may_put_off.store(true, Relaxed);
+    }
+
+    /// The poll is over. Whether anything was put off: now it is to be sent.
+    pub(super) fn has_put_off(&self) -> bool {
+        self.may_put_off.store(false, Relaxed);
+        self.has_put_off.load(Relaxed) && self.has_put_off.swap(false, Relaxed)
+    }
+
+    /// Something is put off, if it may be.
+    pub(crate) fn puts_off(&self) -> bool {
+        let may = self.may_put_off.load(Relaxed);
+        if may {
+            self.has_put_off.store(true, Relaxed);
+        }
+        may
     }
 
     /// A request came.

@@ -10,7 +10,7 @@ use hyper_util::{rt::TokioExecutor, server::conn::auto};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{Certificates, hsts::Hsts};
+use super::{Certificates, gather::Gathered, hsts::Hsts};
 use crate::{
     access::AccessLog,
     guard::{
@@ -122,14 +122,17 @@ impl Connections {
             Err(why) => return Served::ShownOut(why),
         };
         // Who agrees on nothing knows of HTTP/1.1 alone (RFC 9113 section 3.2).
-        let builder = match io.get_ref().1.alpn_protocol() {
-            Some(b"h2") => &tls.http2,
-            _ => &tls.http1,
-        };
-        let io = NotedIo::counted(io, place.doing.clone());
+        let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
         let service = Hsts::new(service, tls.hsts.clone());
-        let connection = Box::pin(builder.serve_connection_with_upgrades(io, service));
-        attend(connection, &place.doing, &self.limits, stop).await
+        let doing = &place.doing;
+        if is_http2 {
+            let io = NotedIo::counted(Gathered::new(io, doing.clone()), doing.clone());
+            let connection = Box::pin(tls.http2.serve_connection_with_upgrades(io, service));
+            return attend(connection, doing, &self.limits, stop).await;
+        }
+        let io = NotedIo::counted(io, doing.clone());
+        let connection = Box::pin(tls.http1.serve_connection_with_upgrades(io, service));
+        attend(connection, doing, &self.limits, stop).await
     }
 }
 

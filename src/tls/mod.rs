@@ -21,6 +21,8 @@ mod certificates;
 #[cfg(feature = "server")]
 mod connections;
 #[cfg(feature = "server")]
+mod gather;
+#[cfg(feature = "server")]
 mod hsts;
 #[cfg(feature = "server")]
 mod redirect;
