@@ -39,8 +39,19 @@ trap finish EXIT
 site=$work/site
 mkdir "$site" "$work/packed" "$work/tmp"
 for size in 13 100 750; do head -c "$((size * 1000))" /dev/urandom >"$site/$size.bin"; done
-# Text that compresses as pages do: words, in no order.
-words() { tr -dc 'a-z \n' </dev/urandom | head -c 3000 | tr ' ' '\n' | shuf -r -n 20000 --random-source="$program" | tr '\n' ' ' | head -c "$1" || true; }
+# Text that compresses as pages do: words, in no order, the same in every run.
+words() {
+    awk -v most="$1" 'BEGIN {
+        srand(1)
+        for (word = 0; word < 500; word++) {
+            letters = ""
+            for (left = 2 + int(rand() * 8); left > 0; left--) letters = letters sprintf("%c", 97 + int(rand() * 26))
+            words[word] = letters
+        }
+        while (length(text) < most) text = text words[int(rand() * 500)] (rand() < 0.1 ? "\n" : " ")
+        printf "%s", substr(text, 1, most)
+    }'
+}
 words 13000 >"$site/known.html"
 words 40000 >"$site/page.html"
 gzip -9 <"$site/page.html" >"$work/page.html.gz"
