@@ -309,6 +309,10 @@ async fn an_answer_that_is_given_up_is_told_from_a_whole_one() {
         );
         assert_eq!(given_up["aborted"], true);
     }
+    let url = format!("http://{}/never?http2", program.site);
+    let said = curl(&["--http2-prior-knowledge", "--max-time", "1", &url]).await;
+    assert_eq!(said.stdout, "");
+    assert_eq!(entry(&program, "/never?http2").await["status"], 499);
     get("/breaks").bytes(program.site).await;
     assert_eq!(entry(&program, "/breaks").await["aborted"], true);
 }

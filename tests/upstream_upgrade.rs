@@ -225,15 +225,20 @@ async fn a_visitor_without_a_page_gets_no_websocket_either() {
 
 #[tokio::test]
 #[ignore = "needs Node"]
-async fn a_stop_waits_for_websockets() {
+async fn a_stop_closes_websockets_in_order() {
     let (_app, url) = echo(None);
-    let program = before(&url, "").await;
+    let program = before(&url, "primary.limits.drain = \"1h\"").await;
     let (mut stream, _) = open(&program).await;
+    says_back(&mut stream, "one").await;
     let ended = tokio::spawn(program.terminate());
-    for word in ["one", "two"] {
-        says_back(&mut stream, word).await;
-    }
-    drop(stream);
+    // Going away (RFC 6455 section 7.4.1).
+    read_until(&mut stream, b"\x88\x02\x03\xe9").await;
+    stream.write_all(&masked(8, b"\x03\xe9")).await.unwrap();
+    let mut rest = Vec::new();
+    soon("it ends", stream.read_to_end(&mut rest))
+        .await
+        .unwrap();
+    assert_eq!(rest, b"");
     assert_eq!(soon("it ends", ended).await.unwrap(), Some(0));
 }
 

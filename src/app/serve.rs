@@ -385,7 +385,8 @@ impl Serving {
         })
     }
 
-    /// Who changes it while it is served. Of what is in it by now, so all else has to be.
+    /// Changes it while it is served: for a [`Reloader`](super::Reloader). To be called when all else is set: it changes the
+    /// certificates and the access log that are there by then.
     pub fn renewals(&mut self) -> Renewals {
         let (overspill, log) = (self.overspill.clone(), self.access_log.clone());
         let (renewals, told) = Renewals::new(overspill, self.tls.clone(), log);
