@@ -258,9 +258,7 @@ async fn nothing_is_lost_where_the_upstream_often_ends_its_connections() {
     };
     let _nginx = Nginx::configured(
         "",
-        &format!(
-            "listen 127.0.0.1:{port} http2; keepalive_requests 7; http2_max_concurrent_streams 3; return 200 fine;"
-        ),
+        &format!("listen 127.0.0.1:{port} http2; keepalive_requests 50; return 200 fine;"),
     );
     let lines = format!(
         "primary.upstream = \"http://127.0.0.1:{port}\"\nprimary.proxy.http2 = true\n\

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -24,8 +24,9 @@ use super::{
 };
 
 /// At most so many requests go over one connection at once, whatever the other end allows: they share its window, and
-/// wait for what one of them has lost.
-const MOST: usize = 100;
+/// wait for what one of them has lost. Less than the 100 and more that nearly all servers allow: h2 counts a stream until its
+/// last frame has been flushed, and what it holds back until then may wait for the next thing to come.
+const MOST: usize = 96;
 /// At most so many connections are opened because the others are full: who comes beyond that waits for one of those.
 const CONNECTIONS: usize = 64;
 /// What may be under way of one answer, and of all over one connection: so much is held at most where clients are slow.
@@ -48,7 +49,9 @@ pub(super) struct Shared {
 
 /// A connection.
 pub(super) struct One {
-    sender: SendRequest<Outgoing>,
+    /// Gone when the connection takes no more requests: one that was handed over in just that moment lies in a channel that
+    /// nobody reads, and comes back when the last sender goes.
+    sender: ArcSwapOption<SendRequest<Outgoing>>,
     under_way: AtomicUsize,
     /// So many may be under way. Written by the driver, as the other end says.
     most: Arc<AtomicUsize>,
@@ -134,7 +137,7 @@ impl Shared {
             Err(_) => return Err(Failure::ConnectTimeout),
         };
         let one = Arc::new(One {
-            sender,
+            sender: ArcSwapOption::from_pointee(sender),
             under_way: AtomicUsize::new(0),
             most: most.clone(),
             number: self.opened.fetch_add(1, Relaxed) + 1,
@@ -143,8 +146,15 @@ impl Shared {
             idle_since: AtomicU64::new(0),
         });
         let kept = (!keep.is_zero()).then(|| one.clone());
-        tokio::spawn(drive(connection, most, kept, keep));
         let entry = Arc::downgrade(&one);
+        let ends = entry.clone();
+        tokio::spawn(async move {
+            drive(connection, most, kept, keep).await;
+            if let Some(one) = ends.upgrade() {
+                one.is_leaving.store(true, Relaxed);
+                one.sender.store(None);
+            }
+        });
         self.open.rcu(|open| {
             let open = open.iter().filter(|one| one.strong_count() > 0);
             open.chain([&entry]).cloned().collect::<Vec<_>>()
@@ -188,7 +198,12 @@ fn note(ended: hyper::Result<()>) {
 
 impl One {
     pub(super) fn is_closed(&self) -> bool {
-        self.is_leaving.load(Relaxed) || self.sender.is_closed()
+        self.is_leaving.load(Relaxed)
+            || self
+                .sender
+                .load()
+                .as_ref()
+                .is_none_or(|sender| sender.is_closed())
     }
 
     /// Ready once nobody has used it for `keep`.
@@ -236,8 +251,16 @@ impl Turn {
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, Unanswered> {
         let one = &self.place.0;
-        let mut sender = one.sender.clone();
-        sender.try_send_request(request).await.map_err(|mut error| {
+        let sender = one.sender.load().as_deref().cloned();
+        let Some(mut sender) = sender else {
+            return Err(Unanswered {
+                failure: Failure::Ended,
+                unsent: Some(Box::new(request)),
+            });
+        };
+        let answer = sender.try_send_request(request);
+        drop(sender);
+        answer.await.map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
             let failure = Failure::of_http2(error.into_error());
             if let Failure::Undone { leaves: true, .. } = failure {
