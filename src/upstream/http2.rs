@@ -24,9 +24,8 @@ use super::{
 };
 
 /// At most so many requests go over one connection at once, whatever the other end allows: they share its window, and
-/// wait for what one of them has lost. Less than the 100 and more that nearly all servers allow: h2 counts a stream until its
-/// last frame has been flushed, and what it holds back until then may wait for the next thing to come.
-const MOST: usize = 96;
+/// wait for what one of them has lost.
+const MOST: usize = 100;
 /// At most so many connections are opened because the others are full: who comes beyond that waits for one of those.
 const CONNECTIONS: usize = 64;
 /// What may be under way of one answer, and of all over one connection: so much is held at most where clients are slow.
