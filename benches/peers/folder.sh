@@ -96,7 +96,7 @@ start() {
         overspill)
             url=http://127.0.0.1:18543
             OVERSPILL_CONFIG=$work/overspill.toml OVERSPILL__LOAD__CPU__ENABLED=false OVERSPILL__ADMIN__LISTEN=127.0.0.1:18549 \
-                OVERSPILL__LOAD__BANDWIDTH__ENABLED=false taskset -c 0 "$program" serve \
+                OVERSPILL__LOAD__BANDWIDTH__ENABLED=false OVERSPILL__PRIMARY__LIMITS__REQUESTS=1000000 taskset -c 0 "$program" serve \
                 --site "$site" --listen 127.0.0.1:18543 2>"$work/errors" & ;;
         nginx)
             url=http://127.0.0.1:18541

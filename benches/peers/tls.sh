@@ -47,10 +47,12 @@ admin.listen = "127.0.0.1:18459"
 listen = "127.0.0.1:18452"
 site = "$work/site"
 tls = { certificate = "$work/cert.pem", key = "$work/key.pem" }
+limits.requests = 1000000
 [edge]
 listen = "127.0.0.1:18453"
 primary = "http://127.0.0.1:18450"
 tls = { certificate = "$work/cert.pem", key = "$work/key.pem" }
+limits.requests = 1000000
 CONF
 common="access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; open_file_cache max=100;
     client_body_temp_path $work/tmp/a; proxy_temp_path $work/tmp/b; fastcgi_temp_path $work/tmp/c;

@@ -66,6 +66,7 @@ CONF
 cat >"$work/overspill.toml" <<CONF
 primary.listen = "127.0.0.1:18452"
 primary.upstream = "http://127.0.0.1:18450"
+primary.limits.requests = 1000000
 admin.listen = "127.0.0.1:18459"
 load.cpu.enabled = false
 load.bandwidth.enabled = false
