@@ -444,7 +444,7 @@ async fn from_http_2_it_is_asked_for_as_over_http_1() {
     let program = before(&url, "").await;
     for (answered, status) in [
         (
-            "101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: chat",
+            "101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\nSec-WebSocket-Protocol: chat",
             200,
         ),
         // It has not seen the key, or is no WebSocket at all.
@@ -576,7 +576,7 @@ async fn a_browser_talks_over_a_websocket_over_http_2() {
     until("there is a line of it", async || {
         let lines = std::fs::read_to_string(&log).unwrap_or_default();
         let line = lines.lines().find(|line| line.contains("/chat"))?;
-        assert!(line.contains("HTTP/2.0\" 101 "), "{lines}");
+        assert!(line.contains("\"CONNECT /chat HTTP/2.0\" 200 "), "{lines}");
         Some(())
     })
     .await;

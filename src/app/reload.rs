@@ -104,6 +104,10 @@ pub(super) fn applicable(old: &Settings, new: &Settings, serves: bool) -> Settin
     primary.listen = kept.listen;
     match (&mut primary.tls, &kept.tls) {
         (Some(tls), Some(kept)) if serves => {
+            if tls.redirect.is_none() {
+                // It goes on until the restart, to where it has sent visitors until now.
+                tls.redirect_port = kept.redirect_port;
+            }
             tls.redirect = kept.redirect;
             if tls.redirect.is_none() {
                 tls.redirect_port = None;

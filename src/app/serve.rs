@@ -447,7 +447,6 @@ async fn next(renewals: &mut Option<UnboundedReceiver<Renewal>>) -> Renewal {
 /// Serves until `stop` is ready, and then what is under way for the drain time at most.
 pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
     let shared = serving.overspill.shared().clone();
-    // What is malformed is refused before anything is decided about it.
     let serve_by = |inner: Inner| {
         let inner = inner.measured_by(&shared.upstream);
         serving.overspill.layer().layer(inner)

@@ -50,9 +50,12 @@ pub(super) struct Disk {
     cache_control: CacheControl,
 }
 
-/// Folders as they are now, each looked at once for all the files in it.
+/// So long a look at a folder is one at each of the files in it.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// Folders as they are now, each looked at once for all the files in it that are looked at in the same moment.
 #[derive(Debug, Default)]
-pub(super) struct Folders(HashMap<PathBuf, Option<Stamp>>);
+pub(super) struct Folders(HashMap<PathBuf, (SystemTime, Option<Stamp>)>);
 
 // === impl Folders ===
 
@@ -60,12 +63,14 @@ impl Folders {
     /// The folder that `file` is in; [`None`] where it can't be told from what it was shortly before.
     fn around(&mut self, file: &Path) -> Option<Stamp> {
         let folder = file.parent()?;
-        if let Some(stamp) = self.0.get(folder) {
+        let now = SystemTime::now();
+        if let Some((looked, stamp)) = self.0.get(folder)
+            && now.duration_since(*looked).is_ok_and(|age| age < MOMENT)
+        {
             return *stamp;
         }
-        let now = SystemTime::now();
         let stamp = Stamp::at(folder).filter(|stamp| !stamp.is_fresh(now));
-        self.0.insert(folder.to_owned(), stamp);
+        self.0.insert(folder.to_owned(), (now, stamp));
         stamp
     }
 }

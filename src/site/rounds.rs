@@ -90,9 +90,17 @@ async fn go(store: Weak<Store>) {
     loop {
         sleep(PAUSE).await;
         let Some(store) = store.upgrade() else { return };
-        let round = spawn_blocking(move || store.rounds().go_once(&store, store.now()));
-        if !matches!(round.await, Ok(true)) {
-            return;
+        let going = store.clone();
+        let round = spawn_blocking(move || going.rounds().go_once(&going, going.now())).await;
+        match round {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(ended) => {
+                // The files of that round are looked at by who asks for them; later ones go along again.
+                locked(&store.rounds().0).goes = false;
+                tracing::error!(%ended, "a round of looking at files ended early");
+                return;
+            }
         }
     }
 }

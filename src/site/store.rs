@@ -2,7 +2,7 @@
 //!
 //! What was looked at on the disk less than a second ago goes out without a look: no system call, no lock that anyone
 //! holds for long. Whatever is asked for is looked at again and again for a few seconds, aside ([`Rounds`]), so that for
-//! what is asked for all the time nobody ever waits. What was looked at longer ago is looked at first, by one for all
+//! what is asked for all the time nobody waits, as long as a round takes less than half a second. What was looked at longer ago is looked at first, by one for all
 //! who ask for it then.
 //!
 //! A look compares length, times and place of the file and of the encoded ones beside it. Where they were changed so
@@ -15,7 +15,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -58,7 +58,8 @@ pub(super) struct Store {
     /// Looks that are under way, by path.
     flights: Mutex<HashMap<Box<[u8]>, watch::Receiver<Landed>>>,
     rounds: Rounds,
-    codings: Aside<(Arc<Entry>, usize)>,
+    /// Not held on to: what the store lets go of must be gone.
+    codings: Aside<(Weak<Entry>, usize)>,
     looks: AtomicU64,
 }
 
@@ -207,6 +208,11 @@ impl Store {
 
     /// Looks at `entry` again, and keeps what is there now; whether that is the same.
     pub(super) fn check(&self, entry: &Arc<Entry>, folders: &mut Folders) -> bool {
+        // It may have been replaced meanwhile, by one with a coding more: that one is looked at when it is asked for.
+        let kept = self.get(&entry.path);
+        if !kept.is_some_and(|kept| Arc::ptr_eq(&kept, entry)) {
+            return false;
+        }
         let holds = self.holds(entry, folders);
         if !holds && let Err(error) = self.look(&entry.path, Some(entry.clone())) {
             tracing::debug!(%error, "file not read");
@@ -251,7 +257,10 @@ impl Store {
             let store = self.clone();
             let run = move || store.encode_waiting();
             wanted.store(HOT + 1, Relaxed);
-            if !self.codings.add((entry.clone(), place), WAITING, run) {
+            if !self
+                .codings
+                .add((Arc::downgrade(entry), place), WAITING, run)
+            {
                 wanted.store(0, Relaxed);
             }
         }
@@ -264,7 +273,9 @@ impl Store {
                 return;
             }
             for (entry, place) in waiting {
-                self.encode(&entry, place);
+                if let Some(entry) = entry.upgrade() {
+                    self.encode(&entry, place);
+                }
             }
         }
     }

@@ -83,8 +83,11 @@ impl TlsSettings {
                 format_args!("is for the redirect of `{section}.redirect`, which is not given"),
             ));
         }
-        if self.hsts.is_some_and(|time| time > LONGEST_HSTS) {
-            let message = "must be from 0s to 3650d";
+        if self
+            .hsts
+            .is_some_and(|time| time > LONGEST_HSTS || time.subsec_nanos() != 0)
+        {
+            let message = "must be from 0s to 3650d, in whole seconds";
             problems.push(Problem::new(format!("{section}.hsts"), message));
         }
     }

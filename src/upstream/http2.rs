@@ -28,9 +28,10 @@ use super::{
 const MOST: usize = 100;
 /// At most so many connections are opened because the others are full: who comes beyond that waits for one of those.
 const CONNECTIONS: usize = 64;
-/// What may be under way of one answer, and of all over one connection: so much is held at most where clients are slow.
+/// What may be under way of one answer, and of all over one connection: so much is held at most where clients are slow. There
+/// is room for all of them: a few that are slow must not hold up the others.
 const STREAM_WINDOW: u32 = 128 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 /// What waits to be sent of one request.
 const SENT: usize = 64 << 10;
 /// After so long without a sign of life the other end is asked for one, and given up when it gives none.

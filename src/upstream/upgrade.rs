@@ -23,7 +23,7 @@ use std::{
 use axum::body::Body;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, TE, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, TE, UPGRADE},
 };
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -141,6 +141,8 @@ impl Asking {
             .iter()
             .any(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
         super::headers::strip_one_hop(&mut headers);
+        // It has none (RFC 9110 section 8.6), but some servers say 0: over HTTP/2 that would be the length of all.
+        headers.remove(CONTENT_LENGTH);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         for protocol in agreed {
             headers.append(UPGRADE, protocol);

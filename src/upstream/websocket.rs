@@ -80,7 +80,7 @@ impl Frames {
             // The second byte tells whether there are more.
             if self.have == self.head_length() {
                 self.left = self.payload_length();
-                self.is_closed = self.head[0] & 0x0F == CLOSE;
+                self.is_closed |= self.head[0] & 0x0F == CLOSE;
                 self.have = 0;
             }
         }
