@@ -124,14 +124,20 @@ impl Lane {
         let window = u64::try_from(now.as_nanos() / length).unwrap_or(u64::MAX);
         let allowed = self.allowed.load(Relaxed);
         let current = self.current.load(Relaxed);
-        if window > current
+        // Far behind is what was counted in shorter windows, by a thread that met a change of their length.
+        let is_new = window > current || window + 1 < current;
+        if is_new
             && self
                 .current
                 .compare_exchange(current, window, Relaxed, Relaxed)
                 .is_ok()
         {
             let seen = self.seen.swap(0, Relaxed);
-            let before = if window == current + 1 { seen } else { 0 };
+            let before = if window == current.saturating_add(1) {
+                seen
+            } else {
+                0
+            };
             self.before.store(before, Relaxed);
             self.written.store(0, Relaxed);
         }
@@ -185,6 +191,15 @@ mod tests {
         // Fewer than the rate all get one.
         let sampler = Sampler::new(1.0, 1000);
         assert_eq!(lines(&sampler, Kind::Usual, true, 900), (9000, 9000));
+    }
+
+    #[test]
+    fn a_window_that_lies_far_ahead_ends_nothing() {
+        let sampler = Sampler::new(1.0, 5);
+        sampler.lanes[0].current.store(u64::MAX, Relaxed);
+        let second = Duration::from_secs(100);
+        let drawn = (0..20).filter_map(|_| sampler.draw(Kind::Usual, true, second));
+        assert_eq!(drawn.count(), 5);
     }
 
     #[test]

@@ -236,6 +236,11 @@ mod tests {
             differences(&applied, &new),
             ["primary.tls.redirect", "primary.tls.redirect_port"]
         );
+        // A redirect that is taken away goes on until the restart, to the port that it named.
+        let removed = applicable(&new, &old, true);
+        let kept = removed.primary.tls.expect("there is TLS in both");
+        assert_eq!(kept.redirect_port.map(u16::from), Some(2));
+        assert_eq!(kept.redirect, new.primary.tls.as_ref().unwrap().redirect);
         // Whether it is TLS that is spoken at an address is not changed under those who come to it.
         let plain = applicable(&old, &settings(""), true);
         assert_eq!(differences(&old, &plain), Vec::<String>::new());
