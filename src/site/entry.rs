@@ -171,16 +171,15 @@ impl Entry {
     }
 
     /// What it takes, with what the table around it takes.
-    pub(super) fn weight(&self) -> u32 {
-        /// Of this struct, the table and its queues.
+    pub(super) fn weight(&self) -> u64 {
+        /// Of this struct, and the table.
         const ENTRY: u64 = 1200;
         let coded = self.coded.iter().map(|coded| match coded {
             Coded::There(variant) => variant.weight(),
             _ => 0,
         });
         let texts = self.path.len() + self.seen.file.as_os_str().len();
-        let all = ENTRY + texts as u64 + self.plain.weight() + coded.sum::<u64>();
-        u32::try_from(all).unwrap_or(u32::MAX)
+        ENTRY + texts as u64 + self.plain.weight() + coded.sum::<u64>()
     }
 
     /// Takes over from what was there `before` what is still true: the very bytes, by which others know it, and the

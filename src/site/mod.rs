@@ -65,6 +65,7 @@ mod rounds;
 mod service;
 mod settings;
 mod store;
+mod table;
 
 pub use self::{
     body::SiteBody,

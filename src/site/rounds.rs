@@ -1,4 +1,4 @@
-//! Rounds through the files that are asked for: each is looked at every few hundred milliseconds, by one thread for all,
+//! Rounds through the files that are asked for: each is looked at before a second is over, by one thread for all,
 //! so that nobody who asks has to wait for a look. Without them each of many files would be looked at by whoever asks
 //! for it first in a second: a thread woken for one `stat`, thousands of times a second.
 
@@ -7,14 +7,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
+use tokio::{
+    runtime::Handle,
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
 
 use super::{aside::locked, disk::Folders, entry::Entry, store::Store};
 
-/// From the end of a round to the beginning of the next.
-const PAUSE: Duration = Duration::from_millis(400);
+/// From the beginning of a round to that of the next: a second, less what a round may be late.
+const PERIOD: Duration = Duration::from_millis(750);
 /// What was looked at so shortly before, in milliseconds, has time until the next round.
-const LATELY: u64 = 300;
+const LATELY: u64 = 150;
 /// A file goes along for so long after it was asked for last, in milliseconds.
 const WARM: u64 = 3000;
 
@@ -87,8 +91,10 @@ impl Rounds {
 
 /// Goes round after round, as long as anything is asked for.
 async fn go(store: Weak<Store>) {
+    let mut next = Instant::now();
     loop {
-        sleep(PAUSE).await;
+        next = (next + PERIOD).max(Instant::now());
+        sleep_until(next).await;
         let Some(store) = store.upgrade() else { return };
         let going = store.clone();
         let round = spawn_blocking(move || going.rounds().go_once(&going, going.now())).await;

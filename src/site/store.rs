@@ -2,17 +2,15 @@
 //!
 //! What was looked at on the disk less than a second ago goes out without a look: no system call, no lock that anyone
 //! holds for long. Whatever is asked for is looked at again and again for a few seconds, aside ([`Rounds`]), so that for
-//! what is asked for all the time nobody waits, as long as a round takes less than half a second. What was looked at longer ago is looked at first, by one for all
-//! who ask for it then.
+//! what is asked for all the time nobody waits, as long as a round takes less than three quarters of a second. What was
+//! looked at longer ago is looked at first, by one for all who ask for it then.
 //!
 //! A look compares length, times and place of the file and of the encoded ones beside it. Where they were changed so
 //! shortly before that another change could look the same, the file is read again, too.
 
 use std::{
     collections::HashMap,
-    fmt,
-    hash::{BuildHasherDefault, Hasher},
-    io,
+    fmt, io,
     path::PathBuf,
     sync::{
         Arc, Mutex, Weak,
@@ -22,7 +20,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use moka::{ops::compute::Op, sync::Cache};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -33,6 +30,7 @@ use super::{
     entry::{Coded, Content, Entry, Variant},
     rounds::Rounds,
     settings::SiteSettings,
+    table::Table,
 };
 use crate::{problem::Problem, rewrite::coding::encode_small};
 
@@ -52,7 +50,7 @@ type Landed = Option<(Result<Found, Failed>, u64)>;
 /// The files below a folder.
 pub(super) struct Store {
     disk: Disk,
-    kept: Cache<u64, Arc<Entry>, BuildHasherDefault<AsItIs>>,
+    kept: Table,
     seed: u64,
     origin: Instant,
     /// Looks that are under way, by path.
@@ -61,25 +59,6 @@ pub(super) struct Store {
     /// Not held on to: what the store lets go of must be gone.
     codings: Aside<(Weak<Entry>, usize)>,
     looks: AtomicU64,
-}
-
-/// The keys are hashes already.
-#[derive(Debug, Default)]
-pub(super) struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // For keys of other types, of which there are none.
-        self.0 = crate::servers::hash::bytes(bytes);
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
 }
 
 /// Ends a flight, also when what was to land has crashed.
@@ -107,16 +86,12 @@ impl fmt::Debug for Store {
 impl Store {
     /// `root` is canonical.
     pub(super) fn new(root: PathBuf, settings: &SiteSettings, problems: &mut Vec<Problem>) -> Self {
-        let memory = settings.memory.bytes();
         let mut seed = [0; 8];
         // Without it the keys can be guessed, and no more.
         let _ = getrandom::fill(&mut seed);
         Self {
             disk: Disk::new(root, settings, problems),
-            kept: Cache::builder()
-                .max_capacity(memory)
-                .weigher(|_, entry: &Arc<Entry>| entry.weight())
-                .build_with_hasher(BuildHasherDefault::default()),
+            kept: Table::new(settings.memory.bytes()),
             seed: u64::from_ne_bytes(seed),
             origin: Instant::now(),
             flights: Mutex::default(),
@@ -141,7 +116,7 @@ impl Store {
 
     fn get(&self, path: &[u8]) -> Option<Arc<Entry>> {
         self.kept
-            .get(&self.key(path))
+            .get(self.key(path))
             .filter(|entry| *entry.path == *path)
     }
 
@@ -236,9 +211,9 @@ impl Store {
         let found = self.disk.look(path, self.now(), before.as_deref());
         match &found {
             Ok(Found::File(entry)) if entry.is_in_memory() => {
-                self.kept.insert(self.key(path), entry.clone());
+                self.kept.put(self.key(path), entry);
             }
-            _ if before.is_some() => self.kept.invalidate(&self.key(path)),
+            _ if before.is_some() => self.kept.remove(self.key(path)),
             _ => {}
         }
         found
@@ -286,7 +261,7 @@ impl Store {
         };
         let key = self.key(&entry.path);
         let is_kept = |kept: &Entry| kept.plain.etag == entry.plain.etag && kept.path == entry.path;
-        if !self.kept.get(&key).is_some_and(|kept| is_kept(&kept)) {
+        if !self.kept.get(key).is_some_and(|kept| is_kept(&kept)) {
             return;
         }
         let coding = CODINGS[place];
@@ -304,14 +279,14 @@ impl Store {
                 Coded::Useless
             }
         };
-        self.kept.entry(key).and_compute_with(|kept| {
+        self.kept.change(key, |kept| {
             // It may have been changed, or renewed, meanwhile.
-            match kept.map(moka::Entry::into_value) {
-                Some(kept) if is_kept(&kept) && matches!(kept.coded[place], Coded::Unknown) => {
-                    Op::Put(Arc::new(kept.with(place, coded)))
-                }
-                _ => Op::Nop,
-            }
+            let kept = kept?;
+            let is_missing = is_kept(kept) && matches!(kept.coded[place], Coded::Unknown);
+            Some(match is_missing {
+                true => Arc::new(kept.with(place, coded.clone())),
+                false => kept.clone(),
+            })
         });
     }
 
@@ -415,9 +390,9 @@ mod tests {
         for number in 0..300 {
             assert_eq!(bytes(&file(&store, &format!("{number}.bin"))).len(), 10_000);
         }
-        store.kept.run_pending_tasks();
-        assert!(store.kept.weighted_size() <= 1 << 20);
-        assert!((50..=104).contains(&store.kept.entry_count()));
+        let (count, weight) = store.kept.holds();
+        assert!(weight <= 1 << 20);
+        assert!((50..=104).contains(&count));
         // What is larger than all of it is not kept at all.
         write(&folder.path().join("large.bin"), &[0; 1 << 21], 1);
         assert!(!file(&store, "large.bin").is_in_memory());
@@ -431,8 +406,7 @@ mod tests {
         });
         write(&folder.path().join("page.html"), b"page", 1);
         assert!(!file(&store, "page.html").is_in_memory());
-        store.kept.run_pending_tasks();
-        assert_eq!(store.kept.entry_count(), 0);
+        assert_eq!(store.kept.holds(), (0, 0));
     }
 
     #[test]
