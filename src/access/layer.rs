@@ -49,8 +49,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let open = |log: &AccessLog| Box::new(log.open(&mut request, self.peer));
-        let open = self.log.as_ref().filter(|log| log.is_on()).map(open);
+        let log = self.log.as_ref();
+        let open = log.and_then(|log| log.begin(&mut request, self.peer));
         LoggedFuture {
             inner: self.inner.call(request),
             open,
@@ -83,7 +83,7 @@ where
         if let Some(open) = &mut open {
             open.answered(&mut response);
         }
-        Poll::Ready(Ok(response.map(|inner| LoggedBody { inner, open })))
+        Poll::Ready(Ok(response.map(|inner| LoggedBody::new(inner, open))))
     }
 }
 
@@ -91,7 +91,7 @@ where
 
 impl Open {
     /// There is a head.
-    fn answered<R: HttpBody>(&mut self, response: &mut Response<R>) {
+    pub(crate) fn answered<R: HttpBody>(&mut self, response: &mut Response<R>) {
         let entry = &mut self.entry;
         if response.extensions().get::<Dropped>().is_some() {
             entry.status = super::entry::CLOSED;
@@ -178,6 +178,10 @@ pin_project! {
 // === impl LoggedBody ===
 
 impl<R> LoggedBody<R> {
+    pub(crate) const fn new(inner: R, open: Option<Box<Open>>) -> Self {
+        Self { open, inner }
+    }
+
     /// What is in it.
     pub(crate) const fn get_mut(&mut self) -> &mut R {
         &mut self.inner

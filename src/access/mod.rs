@@ -111,7 +111,7 @@ pub(crate) struct Change {
 
 /// A line that is not over yet.
 #[derive(Debug)]
-struct Open {
+pub(crate) struct Open {
     log: AccessLog,
     entry: Entry,
     begun: Instant,
@@ -269,6 +269,11 @@ impl AccessLog {
             ..Entry::closed(peer.ip().to_canonical())
         };
         self.0.over(Kind::Usual, entry);
+    }
+
+    /// A request came from `peer`; [`None`]: nobody wants to know.
+    pub(crate) fn begin<B>(&self, request: &mut Request<B>, peer: SocketAddr) -> Option<Box<Open>> {
+        self.is_on().then(|| Box::new(self.open(request, peer)))
     }
 
     fn open<B>(&self, request: &mut Request<B>, peer: SocketAddr) -> Open {

@@ -11,7 +11,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{
     Overspill,
-    serve::{Inner, folder, inner, weigh},
+    inner::{Inner, folder, inner},
+    serve::weigh,
 };
 use crate::{
     access::AccessLog, config::Settings, guard::LimitSettings, problem::Problem, servers::networks,

@@ -1,54 +1,35 @@
 //! Serving connections: HTTP/1.1 and HTTP/2, with TLS or without, through the gate and the layer, until told to stop.
 
 use std::{
-    convert::Infallible,
     future::Future,
     io,
     net::SocketAddr,
     path::Path,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
     time::{Duration, SystemTime},
 };
 
-use axum::{body::Body, serve::Listener};
-use http::{Request, Response};
-use http_body::{Frame, SizeHint};
-use hyper::upgrade::OnUpgrade;
+use axum::serve::Listener;
 use ipnet::IpNet;
-use pin_project_lite::pin_project;
 use tokio::sync::{mpsc::UnboundedReceiver, watch};
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::renew::{Renewal, Renewals};
-use crate::{
-    access::{AccessLog, Logged, LoggedBody},
-    config::{PrimarySettings, Settings},
-    front::{FrontLayer, Rules},
-    gate::{Gate, GateStream},
-    guard::{Answers, LimitSettings, Noted, NotedBody, Place, Ready, Room, Stop, Stopping},
-    load::UpstreamMeter,
-    offload::{BoxError, Dropped, Outcome},
-    problem::Problem,
-    servers::{absolute_url, networks},
-    site::{Site, SiteBody, SiteError, SiteFuture},
-    tls::{self, Certificates, Connections, Redirect, Redirecting, TlsSettings},
-    upstream::{Held, Origin, OverHttp2, Upstream, UpstreamFuture},
+use super::{
+    Inner,
+    door::Door,
+    renew::{Renewal, Renewals},
 };
-
-/// The folder that is served when nothing else is named.
-pub const DEFAULT_SITE: &str = "static/site";
-
-/// What is served: a folder, or another server.
-#[derive(Debug, Clone)]
-pub enum Inner {
-    /// A folder.
-    Site(Site),
-    /// Another server.
-    Upstream(Box<Upstream>),
-}
+use crate::{
+    access::AccessLog,
+    config::Settings,
+    gate::{Gate, GateStream},
+    guard::{Answers, LimitSettings, Room, Stopping},
+    offload::Outcome,
+    servers::networks,
+    site::Site,
+    tls::{self, Certificates, Connections, Redirect, Redirecting, TlsSettings},
+    upstream::Origin,
+};
 
 /// Why nothing can be served.
 #[derive(Debug, thiserror::Error)]
@@ -73,246 +54,6 @@ pub enum ServeError {
         /// Why not.
         reason: String,
     },
-}
-
-/// Makes what `[primary]` says: the folder, or the upstream.
-///
-/// # Errors
-/// Every problem: both are given, the folder is missing, the URL is none.
-pub fn inner(primary: &PrimarySettings) -> Result<Inner, Vec<Problem>> {
-    let problem = |key: &str, message: String| vec![Problem::new(key, message)];
-    match (&primary.site, &primary.upstream) {
-        (Some(_), Some(_)) => Err(problem(
-            "primary.upstream",
-            "must not be given together with `primary.site`".to_owned(),
-        )),
-        (_, None) => match Site::with_settings(folder(primary), &primary.files) {
-            Ok(site) => Ok(Inner::Site(site)),
-            Err(SiteError::Settings(problems)) => Err(problems),
-            Err(error) => Err(problem("primary.site", error.to_string())),
-        },
-        (None, Some(url)) => upstream_url(url)
-            .and_then(|url| Upstream::with(&url, primary.proxy).map_err(|error| error.to_string()))
-            .map(|upstream| Inner::Upstream(Box::new(upstream)))
-            .map_err(|message| problem("primary.upstream", message)),
-    }
-}
-
-/// The folder that is served, where no upstream is.
-pub(crate) fn folder(primary: &PrimarySettings) -> &Path {
-    primary.site.as_deref().unwrap_or(Path::new(DEFAULT_SITE))
-}
-
-/// The URL of an upstream: http, https, or the path of a UNIX socket.
-fn upstream_url(text: &str) -> Result<url::Url, String> {
-    if !text.starts_with("unix:") {
-        return absolute_url(text);
-    }
-    url::Url::parse(text).map_err(|error| format!("expected unix:/path/of.sock ({error})"))
-}
-
-// === impl Inner ===
-
-impl Inner {
-    /// Tells what is known of the server behind, where there is one.
-    fn measured_by(self, meter: &UpstreamMeter) -> Self {
-        match self {
-            Self::Site(site) => {
-                meter.stands_for_none();
-                Self::Site(site)
-            }
-            Self::Upstream(upstream) => {
-                Self::Upstream(Box::new(upstream.measured_by(meter.clone())))
-            }
-        }
-    }
-
-    /// The same for the requests of one connection.
-    fn of_peer(&self, from: Origin) -> Self {
-        match self {
-            Self::Site(site) => Self::Site(site.clone()),
-            Self::Upstream(upstream) => Self::Upstream(Box::new(upstream.of_peer(from))),
-        }
-    }
-
-    /// Whether answers begin at once, or may be waited for.
-    fn answers(&self) -> Answers {
-        match self {
-            Self::Site(_) => Answers::AtOnce,
-            Self::Upstream(upstream) if upstream.may_take_websockets() => Answers::OrWebSocket,
-            Self::Upstream(_) => Answers::InTime,
-        }
-    }
-
-    const fn rules(&self) -> Rules {
-        match self {
-            Self::Site(_) => Rules::Folder,
-            Self::Upstream(_) => Rules::Upstream,
-        }
-    }
-}
-
-impl<B> Service<Request<B>> for Inner
-where
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<InnerBody>;
-    type Error = Infallible;
-    type Future = InnerFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Both are always ready.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> InnerFuture {
-        let answer = match self {
-            Self::Site(site) => Answering::Site {
-                inner: site.call(request),
-            },
-            Self::Upstream(upstream) => Answering::Upstream {
-                inner: upstream.call(request.map(Body::new)),
-            },
-        };
-        InnerFuture { answer }
-    }
-}
-
-pin_project! {
-    /// The answer of an [`Inner`].
-    pub struct InnerFuture {
-        #[pin]
-        answer: Answering,
-    }
-}
-
-pin_project! {
-    #[project = AnsweringProjection]
-    enum Answering {
-        Site { #[pin] inner: SiteFuture },
-        Upstream { #[pin] inner: UpstreamFuture },
-    }
-}
-
-impl Future for InnerFuture {
-    type Output = Result<Response<InnerBody>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match self.project().answer.project() {
-            AnsweringProjection::Site { inner } => {
-                ready!(inner.poll(cx)).map(|answer| answer.map(InnerBody::Site))
-            }
-            AnsweringProjection::Upstream { inner } => {
-                ready!(inner.poll(cx)).map(|answer| answer.map(InnerBody::Upstream))
-            }
-        })
-    }
-}
-
-/// The body of what [`Inner`] answers.
-#[derive(Debug)]
-pub enum InnerBody {
-    /// A folder's.
-    Site(SiteBody),
-    /// Another server's.
-    Upstream(Body),
-}
-
-impl http_body::Body for InnerBody {
-    type Data = bytes::Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, BoxError>>> {
-        match &mut *self {
-            Self::Site(body) => Pin::new(body).poll_frame(cx),
-            Self::Upstream(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Site(body) => body.is_end_stream(),
-            Self::Upstream(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Site(body) => body.size_hint(),
-            Self::Upstream(body) => body.size_hint(),
-        }
-    }
-}
-
-/// The body of what is answered.
-type AnswerBody = LoggedBody<NotedBody>;
-
-/// Holds on to the connection for what it is upgraded to, and ends it where a request is dropped.
-#[derive(Debug, Clone)]
-struct FromPeer<S> {
-    inner: S,
-    /// The connection's place, and word of the stop: both are held on to for as long as the connection is open. In one
-    /// piece, since it is cloned with every request, and the word is shared by all connections.
-    held: Arc<(Arc<Place>, Stop)>,
-}
-
-impl<S, Q> Service<Request<Q>> for FromPeer<S>
-where
-    S: Service<Request<Q>, Response = Response<AnswerBody>, Error = Infallible>,
-{
-    type Response = Response<AnswerBody>;
-    type Error = Dropped;
-    type Future = FromPeerFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Dropped>> {
-        self.inner.poll_ready(cx).map_err(|never| match never {})
-    }
-
-    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        let extensions = request.extensions_mut();
-        // After an upgrade the connection goes on without its server.
-        if extensions.get::<OnUpgrade>().is_some() {
-            let answering = self.held.0.doing.may_go_on();
-            let held = Held::new((answering, self.held.clone()));
-            extensions.insert(held.until(self.held.1.clone()));
-        }
-        FromPeerFuture {
-            inner: self.inner.call(request),
-        }
-    }
-}
-
-pin_project! {
-    struct FromPeerFuture<F> {
-        #[pin]
-        inner: F,
-    }
-}
-
-impl<F> Future for FromPeerFuture<F>
-where
-    F: Future<Output = Result<Response<AnswerBody>, Infallible>>,
-{
-    type Output = Result<Response<AnswerBody>, Dropped>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(mut answer) = ready!(self.project().inner.poll(cx));
-        // Over HTTP/2 the head would go out before the body is asked for.
-        match answer.extensions().get::<Dropped>().copied() {
-            Some(dropped) => {
-                // It is not the client that takes it back.
-                answer.body_mut().get_mut().is_given_up();
-                Poll::Ready(Err(dropped))
-            }
-            None => Poll::Ready(Ok(answer)),
-        }
-    }
 }
 
 /// All that serving takes.
@@ -536,22 +277,15 @@ pub async fn serve(mut serving: Serving, stop: impl Future<Output = ()>) {
             is_trusted: trusted.iter().any(|network| network.contains(&address)),
             over_tls: connections.are_over_tls(),
         };
-        let inner = service.inner();
-        // What is malformed is refused before anything is decided about it.
-        let front = FrontLayer::new(inner.rules());
-        let service = front.layer(service.of_peer(inner.of_peer(from), from.peer()));
-        let takes_websockets = inner.answers() == Answers::OrWebSocket;
-        let service = OverHttp2::new(service, takes_websockets);
-        let service = Noted::new(service, place.doing.clone());
-        let service = FromPeer {
-            // What the limits refuse gets its line as well.
-            inner: Logged::new(service, log.clone(), peer),
-            held: Arc::new((place.clone(), stopping.stop())),
-        };
-        let service = Ready::new(service);
+        let door = Door::new(
+            &service,
+            from,
+            (place.clone(), stopping.stop()),
+            log.clone(),
+        );
         let serves = connections
             .clone()
-            .serve(io, (peer, log), place, stopping.stop(), service);
+            .serve(io, (peer, log), place, stopping.stop(), door);
         tokio::spawn(serves);
         room.settle().await;
     }

@@ -58,6 +58,26 @@ pub struct Front<S> {
     rules: Rules,
 }
 
+// === impl Rejection ===
+
+impl Rejection {
+    /// The answer to `request`, which is refused.
+    pub(crate) fn answer<B>(self, request: &Request<B>) -> Response<Body> {
+        tracing::debug!(rejection = ?self, "request refused");
+        let (method, headers) = (request.method(), request.headers());
+        let mut answer = error_answer(self.status(), self.sentence(), method, headers);
+        let is_malformed = self.status() == StatusCode::BAD_REQUEST || self == Self::Coding;
+        if is_malformed && request.version() < Version::HTTP_2 {
+            // Whoever sends such a request may mean something else by what comes after it.
+            let headers = answer.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}
+
+// === impl Front ===
+
 impl<S, B, R> Service<Request<B>> for Front<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -78,23 +98,10 @@ where
                 inner: Some(self.inner.call(request)),
                 refusal: None,
             },
-            Err(rejection) => {
-                tracing::debug!(?rejection, "request refused");
-                let (method, headers) = (request.method(), request.headers());
-                let mut answer =
-                    error_answer(rejection.status(), rejection.sentence(), method, headers);
-                let is_malformed =
-                    rejection.status() == StatusCode::BAD_REQUEST || rejection == Rejection::Coding;
-                if is_malformed && request.version() < Version::HTTP_2 {
-                    // Whoever sends such a request may mean something else by what comes after it.
-                    let headers = answer.headers_mut();
-                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                FrontFuture {
-                    inner: None,
-                    refusal: Some(answer),
-                }
-            }
+            Err(rejection) => FrontFuture {
+                inner: None,
+                refusal: Some(rejection.answer(&request)),
+            },
         }
     }
 }

@@ -46,6 +46,6 @@ pub(crate) use self::{
     files::allow_many_connections,
     io::{Breaks, Counted, NotedIo},
     room::{Place, Room},
-    service::{Answers, Noted, NotedBody, Ready, builder, too_much},
+    service::{Answers, Noted, NotedBody, Noting, Ready, Upload, builder, too_much},
     stop::{Stage, Stop, Stopping},
 };

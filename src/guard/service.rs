@@ -11,7 +11,9 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::ACCEPT};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header::ACCEPT,
+};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -24,7 +26,6 @@ use tower_service::Service;
 use super::{Answering, Doing, LimitSettings, settings::USUAL_HEADERS};
 use crate::{front::error_answer, units::ByteSize};
 
-type Error = axum::Error;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long a service takes to answer.
@@ -116,6 +117,77 @@ impl<S: Service<Request<Incoming>> + Clone> hyper::service::Service<Request<Inco
     }
 }
 
+/// A request that is under way, until its answer begins.
+pub(crate) struct Noting {
+    upload: Option<Box<Asked>>,
+    answering: Option<Answering>,
+}
+
+/// What a request with a body was about, for the case that it becomes too long.
+struct Asked {
+    method: Method,
+    accept: Option<HeaderValue>,
+    is_too_long: Arc<AtomicBool>,
+}
+
+// === impl Noting ===
+
+impl Noting {
+    /// A request came; with it what is said where it asks for too much.
+    pub(crate) fn begin(
+        doing: &Arc<Doing>,
+        request: &Request<Incoming>,
+    ) -> (Self, Option<Response<Body>>) {
+        let mut noting = Self {
+            upload: None,
+            answering: Some(doing.begin(request.version() == Version::HTTP_2)),
+        };
+        if let Some((status, sentence)) = too_much(doing, request) {
+            let (method, headers) = (request.method(), request.headers());
+            return (
+                noting,
+                Some(error_answer(status, sentence, method, headers)),
+            );
+        }
+        if !request.body().is_end_stream() {
+            noting.upload = Some(Box::new(Asked {
+                method: request.method().clone(),
+                accept: request.headers().get(ACCEPT).cloned(),
+                is_too_long: Arc::default(),
+            }));
+        }
+        (noting, None)
+    }
+
+    /// What is said in place of the answer, if the body has become too long.
+    pub(crate) fn refusal(&self) -> Option<Response<Body>> {
+        let asked = self.upload.as_ref()?;
+        let (status, sentence) = TOO_LONG;
+        asked.is_too_long.load(Relaxed).then(|| {
+            let accept = asked.accept.clone();
+            let headers = accept.into_iter().map(|accept| (ACCEPT, accept)).collect();
+            error_answer(status, sentence, &asked.method, &headers)
+        })
+    }
+
+    /// The answer begins, with these headers. What comes out is for its [`NotedBody`].
+    pub(crate) fn answered(&mut self, headers: &mut HeaderMap) -> Option<Answering> {
+        let mut answering = self.answering.take();
+        if let Some(answering) = &mut answering {
+            answering.starves(false);
+            answering.say_goodbye(headers);
+        }
+        answering
+    }
+
+    /// Nobody waits for an answer any more, and that is not the client's doing.
+    fn is_given_up(&mut self) {
+        if let Some(answering) = &mut self.answering {
+            answering.is_whole();
+        }
+    }
+}
+
 /// A service, for one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Noted<S> {
@@ -135,7 +207,7 @@ impl<S> Service<Request<Incoming>> for Noted<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
-    type Response = Response<NotedBody>;
+    type Response = Response<NotedBody<Body>>;
     type Error = S::Error;
     type Future = NotedFuture<S::Future>;
 
@@ -144,65 +216,16 @@ where
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let answering = self.doing.begin(request.version() == Version::HTTP_2);
-        if let Some((status, sentence)) = too_much(&self.doing, &request) {
-            let (method, headers) = (request.method(), request.headers());
-            return NotedFuture {
-                inner: None,
-                refusal: Some(error_answer(status, sentence, method, headers)),
-                upload: None,
-                answering: Some(answering),
-            };
-        }
-        if request.body().is_end_stream() {
-            return NotedFuture {
-                inner: Some(self.inner.call(request.map(Body::new))),
-                refusal: None,
-                upload: None,
-                answering: Some(answering),
-            };
-        }
-        let is_too_long = Arc::new(AtomicBool::new(false));
-        let (parts, body) = request.into_parts();
-        let asked = Asked {
-            method: parts.method.clone(),
-            accept: parts.headers.get(ACCEPT).cloned(),
-            is_too_long: is_too_long.clone(),
-        };
-        let body = Body::new(Upload {
-            inner: body,
-            left: self.doing.most().body,
-            is_too_long,
-            doing: self.doing.clone(),
-            waits: false,
+        let (noting, refusal) = Noting::begin(&self.doing, &request);
+        let inner = refusal.is_none().then(|| {
+            let body = |body| Body::new(Upload::new(body, &noting, &self.doing));
+            self.inner.call(request.map(body))
         });
         NotedFuture {
-            inner: Some(self.inner.call(Request::from_parts(parts, body))),
-            refusal: None,
-            upload: Some(Box::new(asked)),
-            answering: Some(answering),
+            inner,
+            refusal,
+            noting,
         }
-    }
-}
-
-/// What a request with a body was about, for the case that it becomes too long.
-struct Asked {
-    method: Method,
-    accept: Option<HeaderValue>,
-    is_too_long: Arc<AtomicBool>,
-}
-
-// === impl Asked ===
-
-impl Asked {
-    /// What is said in place of the answer, if the body has become too long.
-    fn refusal(&self) -> Option<Response<Body>> {
-        let (status, sentence) = TOO_LONG;
-        self.is_too_long.load(Relaxed).then(|| {
-            let accept = self.accept.clone();
-            let headers = accept.into_iter().map(|accept| (ACCEPT, accept)).collect();
-            error_answer(status, sentence, &self.method, &headers)
-        })
     }
 }
 
@@ -212,8 +235,7 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         refusal: Option<Response<Body>>,
-        upload: Option<Box<Asked>>,
-        answering: Option<Answering>,
+        noting: Noting,
     }
 }
 
@@ -221,17 +243,15 @@ impl<F, E> Future for NotedFuture<F>
 where
     F: Future<Output = Result<Response<Body>, E>>,
 {
-    type Output = Result<Response<NotedBody>, E>;
+    type Output = Result<Response<NotedBody<Body>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut answer = match this.inner.as_pin_mut() {
             Some(inner) => match ready!(inner.poll(cx)) {
-                Ok(answer) => answer,
+                Ok(answer) => this.noting.refusal().unwrap_or(answer),
                 Err(error) => {
-                    if let Some(answering) = this.answering {
-                        answering.is_whole();
-                    }
+                    this.noting.is_given_up();
                     return Poll::Ready(Err(error));
                 }
             },
@@ -240,29 +260,25 @@ where
                 .take()
                 .expect("a future is not polled after it is done"),
         };
-        let refusal = this.upload.as_ref().and_then(|asked| asked.refusal());
-        if let Some(refusal) = refusal {
-            answer = refusal;
-        }
-        let mut answering = this.answering.take();
-        if let Some(answering) = &mut answering {
-            answering.starves(false);
-            answering.say_goodbye(answer.headers_mut());
-        }
-        Poll::Ready(Ok(answer.map(|inner| NotedBody { inner, answering })))
+        let answering = this.noting.answered(answer.headers_mut());
+        Poll::Ready(Ok(answer.map(|inner| NotedBody::new(inner, answering))))
     }
 }
 
 /// The body of an answer.
 #[derive(Debug)]
-pub(crate) struct NotedBody {
-    inner: Body,
+pub(crate) struct NotedBody<B: HttpBody> {
+    inner: B,
     answering: Option<Answering>,
 }
 
 // === impl NotedBody ===
 
-impl NotedBody {
+impl<B: HttpBody> NotedBody<B> {
+    pub(crate) const fn new(inner: B, answering: Option<Answering>) -> Self {
+        Self { inner, answering }
+    }
+
     /// None of it is sent, and not because of the client.
     pub(crate) fn is_given_up(&mut self) {
         if let Some(answering) = &mut self.answering {
@@ -271,7 +287,7 @@ impl NotedBody {
     }
 }
 
-impl Drop for NotedBody {
+impl<B: HttpBody> Drop for NotedBody<B> {
     fn drop(&mut self) {
         if let Some(answering) = &mut self.answering
             && self.inner.is_end_stream()
@@ -281,14 +297,14 @@ impl Drop for NotedBody {
     }
 }
 
-impl HttpBody for NotedBody {
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for NotedBody<B> {
     type Data = Bytes;
-    type Error = Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Some(answering) = &mut self.answering {
             answering.starves(polled.is_pending());
@@ -310,8 +326,15 @@ impl HttpBody for NotedBody {
 
 /// The body of a request.
 #[derive(Debug)]
-struct Upload {
+pub(crate) struct Upload {
     inner: Incoming,
+    /// Nearly no request has any: it is in a box, so that those are not larger.
+    counted: Option<Box<Counted>>,
+}
+
+/// What is counted of a body.
+#[derive(Debug)]
+struct Counted {
     /// Bytes that it may still have.
     left: u64,
     is_too_long: Arc<AtomicBool>,
@@ -322,6 +345,23 @@ struct Upload {
 // === impl Upload ===
 
 impl Upload {
+    /// The body of the request that `noting` is about.
+    pub(crate) fn new(inner: Incoming, noting: &Noting, doing: &Arc<Doing>) -> Self {
+        let counted = noting.upload.as_ref().map(|asked| {
+            Box::new(Counted {
+                left: doing.most().body,
+                is_too_long: asked.is_too_long.clone(),
+                doing: doing.clone(),
+                waits: false,
+            })
+        });
+        Self { inner, counted }
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
     /// Whether its next part is waited for.
     fn waits(&mut self, waits: bool) {
         if waits != self.waits {
@@ -333,9 +373,20 @@ impl Upload {
             }
         }
     }
+
+    /// A part came; whether it may be so long.
+    fn takes(&mut self, length: u64) -> bool {
+        self.doing.received.fetch_add(length, Relaxed);
+        let left = self.left.checked_sub(length);
+        if left.is_none() {
+            self.is_too_long.store(true, Relaxed);
+        }
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
 }
 
-impl Drop for Upload {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.waits(false);
     }
@@ -350,18 +401,13 @@ impl HttpBody for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        self.waits(polled.is_pending());
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            let length = data.len() as u64;
-            self.doing.received.fetch_add(length, Relaxed);
-            match self.left.checked_sub(length) {
-                Some(left) => self.left = left,
-                None => {
-                    self.is_too_long.store(true, Relaxed);
-                    return Poll::Ready(Some(Err("the body is longer than it may be".into())));
-                }
+        if let Some(counted) = &mut self.counted {
+            counted.waits(polled.is_pending());
+            if let Poll::Ready(Some(Ok(frame))) = &polled
+                && let Some(data) = frame.data_ref()
+                && !counted.takes(data.len() as u64)
+            {
+                return Poll::Ready(Some(Err("the body is longer than it may be".into())));
             }
         }
         polled.map_err(Into::into)

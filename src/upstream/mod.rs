@@ -73,7 +73,7 @@ mod websocket;
 use std::time::Duration;
 
 pub(crate) use self::{
-    failure::Failure, forwarded::Origin, over_http2::OverHttp2, service::UntilClose, target::Target,
+    failure::Failure, forwarded::Origin, over_http2::Waiting, service::UntilClose, target::Target,
 };
 pub use self::{
     forwarded::{OverTls, TrustedForwarding},

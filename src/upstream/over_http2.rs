@@ -5,103 +5,31 @@
 //! too. What HTTP/1.1 has and HTTP/2 does not is the key, with which each side sees that the other one means a
 //! WebSocket: it is made here, and the answer to it is checked here.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
-
 use axum::body::Body;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
 };
 use hyper::ext::Protocol;
-use pin_project_lite::pin_project;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use tower_service::Service;
 
 use crate::front::error_answer;
 
 /// What is appended to a key before it is hashed (RFC 6455 section 1.3).
 const MEANT: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A service whose clients may ask for WebSockets over HTTP/2.
-#[derive(Debug, Clone)]
-pub(crate) struct OverHttp2<S> {
-    inner: S,
-    /// Whether there are any.
-    takes_websockets: bool,
-}
-
-/// A client that waits for one.
+/// A client of HTTP/2 that waits for a WebSocket.
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct Waiting {
     /// The answer to the key.
     accept: HeaderValue,
-}
-
-// === impl OverHttp2 ===
-
-impl<S> OverHttp2<S> {
-    pub(crate) const fn new(inner: S, takes_websockets: bool) -> Self {
-        Self {
-            inner,
-            takes_websockets,
-        }
-    }
-}
-
-impl<S: Service<Request<Body>, Response = Response<Body>>> Service<Request<Body>> for OverHttp2<S> {
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = OverHttp2Future<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let waiting = match self.takes_websockets {
-            true => Waiting::of(&mut request).map(Box::new),
-            false => None,
-        };
-        OverHttp2Future {
-            inner: self.inner.call(request),
-            waiting,
-        }
-    }
-}
-
-pin_project! {
-    /// The answer of an [`OverHttp2`].
-    pub(crate) struct OverHttp2Future<F> {
-        #[pin]
-        inner: F,
-        waiting: Option<Box<Waiting>>,
-    }
-}
-
-impl<F, E> Future for OverHttp2Future<F>
-where
-    F: Future<Output = Result<Response<Body>, E>>,
-{
-    type Output = Result<Response<Body>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.inner.poll(cx))?;
-        Poll::Ready(Ok(match this.waiting.take() {
-            Some(waiting) => waiting.answer(answer),
-            None => answer,
-        }))
-    }
 }
 
 // === impl Waiting ===
 
 impl Waiting {
     /// Makes of a request for a WebSocket over HTTP/2 one as over HTTP/1.1. [`None`]: it is none.
-    fn of(request: &mut Request<Body>) -> Option<Self> {
+    pub(crate) fn of<B>(request: &mut Request<B>) -> Option<Self> {
         if request.method() != Method::CONNECT || request.version() != Version::HTTP_2 {
             return None;
         }
@@ -122,8 +50,9 @@ impl Waiting {
         Some(Self { accept })
     }
 
-    /// The answer as a client of HTTP/2 gets it. What is no WebSocket must not look like one there.
-    fn answer(self, mut answer: Response<Body>) -> Response<Body> {
+    /// Makes of the answer what a client of HTTP/2 gets. What is no WebSocket must not look like one there: then what comes
+    /// out is said instead.
+    pub(crate) fn answered<B>(self, answer: &mut Response<B>) -> Option<Response<Body>> {
         let is_agreed = answer.status() == StatusCode::SWITCHING_PROTOCOLS
             && answer.headers().get(SEC_WEBSOCKET_ACCEPT) == Some(&self.accept);
         if is_agreed {
@@ -134,14 +63,14 @@ impl Waiting {
             *answer.status_mut() = StatusCode::OK;
         } else if answer.status().is_informational() || answer.status().is_success() {
             tracing::debug!(status = %answer.status(), "no WebSocket, though one was asked for");
-            return error_answer(
+            return Some(error_answer(
                 StatusCode::BAD_GATEWAY,
                 "The site does not open a WebSocket here.",
                 &Method::GET,
                 &HeaderMap::new(),
-            );
+            ));
         }
-        answer
+        None
     }
 }
 
