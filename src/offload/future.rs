@@ -222,21 +222,18 @@ impl Passing {
 
 impl<F, B> ResponseFuture<F, B> {
     /// An offload server with the wrong token would not know otherwise.
-    pub(super) fn telling(mut self) -> Self {
+    pub(super) fn telling(&mut self) {
         self.telling = true;
-        self
     }
 
     /// The answer says how long it took.
-    pub(super) fn timed(mut self, timing: Timing) -> Self {
+    pub(super) fn timed(&mut self, timing: Timing) {
         self.timing = Some(Box::new(timing));
-        self
     }
 
     /// The answer says why it is what it is, or whoever keeps records is told.
-    pub(super) fn explaining(mut self, told: Option<Box<Told>>) -> Self {
+    pub(super) fn explaining(&mut self, told: Option<Box<Told>>) {
         self.told = told;
-        self
     }
 
     pub(super) const fn untouched(inner: F) -> Self {

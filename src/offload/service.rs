@@ -133,13 +133,12 @@ where
         }
         let mut future = self.respond(request, seen, pulls, &snapshot);
         if let Some(timing) = timing {
-            future = future.timed(timing.decided());
+            future.timed(timing.decided());
         }
         if token.is_some() && !pulls {
-            future.telling()
-        } else {
-            future
+            future.telling();
         }
+        future
     }
 }
 
@@ -162,8 +161,10 @@ impl<S> Offload<S> {
         if snapshot.compiled.fallback.is_some() && fallback::is_asked_for(&request) {
             let account = account.with(Outcome::Bypassed);
             let response = fallback::response(&request);
-            return ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)))
-                .explaining(self.kept(Reason::Exempt, snapshot));
+            let mut future =
+                ResponseFuture::ready(response.map(|bytes| OffloadBody::full(bytes, account)));
+            future.explaining(self.kept(Reason::Exempt, snapshot));
+            return future;
         }
 
         let path = hash::bytes(request.uri().path().as_bytes());
@@ -171,8 +172,9 @@ impl<S> Offload<S> {
             let account = account.with(Outcome::Bypassed);
             let passing = Passing::Pull { path };
             // What is told to a cache would be told to everyone.
-            return ResponseFuture::passing(self.inner.call(request), account, passing)
-                .explaining(self.kept(Reason::Pull, snapshot));
+            let mut future = ResponseFuture::passing(self.inner.call(request), account, passing);
+            future.explaining(self.kept(Reason::Pull, snapshot));
+            return future;
         }
         // Whatever was seen to be an object: its size is known.
         if request.method() == Method::GET
@@ -183,8 +185,10 @@ impl<S> Offload<S> {
         }
         if is_bypassed(&request, peer, snapshot) {
             let account = account.with(Outcome::Bypassed);
-            return ResponseFuture::passing(self.inner.call(request), account, Passing::Unseen)
-                .explaining(self.untold(Reason::Exempt, snapshot));
+            let mut future =
+                ResponseFuture::passing(self.inner.call(request), account, Passing::Unseen);
+            future.explaining(self.untold(Reason::Exempt, snapshot));
+            return future;
         }
 
         if snapshot.level == Level::Normal {
@@ -197,8 +201,9 @@ impl<S> Offload<S> {
                 Sighting::new(asked, &snapshot.compiled, path)
             });
             let passing = Passing::whole(path, request.method()).watched(sighting);
-            return ResponseFuture::passing(self.inner.call(request), account, passing)
-                .explaining(self.untold(Reason::Normal, snapshot));
+            let mut future = ResponseFuture::passing(self.inner.call(request), account, passing);
+            future.explaining(self.untold(Reason::Normal, snapshot));
+            return future;
         }
 
         let kind = Kind::of(&request, &snapshot.compiled);
@@ -222,11 +227,12 @@ impl<S> Offload<S> {
                 Decision::Throttle => account.with(Outcome::Throttled),
                 Decision::Drop => account.with(Outcome::Dropped),
             };
-            return ResponseFuture::passing(self.inner.call(request), account, passing)
-                .explaining(told);
+            let mut future = ResponseFuture::passing(self.inner.call(request), account, passing);
+            future.explaining(told);
+            return future;
         }
 
-        let future = match answer.decision {
+        let mut future = match answer.decision {
             Decision::Drop => self.drop_request(&request, peer, account, snapshot),
             Decision::Throttle => throttled(&request, account, snapshot),
             Decision::Redirect(server) => {
@@ -251,7 +257,8 @@ impl<S> Offload<S> {
                 ResponseFuture::rewriting(self.inner.call(request), account, rewriting)
             }
         };
-        future.explaining(told)
+        future.explaining(told);
+        future
     }
 }
 
