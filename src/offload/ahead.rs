@@ -60,6 +60,7 @@ pub(super) struct Ahead {
     seen: Box<[AtomicU64]>,
     round: AtomicU64,
     queue: OnceLock<SyncSender<Box<Sighting>>>,
+    waiting: AtomicUsize,
     waiting_bytes: AtomicUsize,
     scanned: AtomicU64,
 }
@@ -92,6 +93,7 @@ impl Default for Ahead {
             seen: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             round: AtomicU64::new(1),
             queue: OnceLock::new(),
+            waiting: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
             scanned: AtomicU64::new(0),
         }
@@ -106,10 +108,12 @@ impl Ahead {
         (&self.seen[path as usize % SLOTS], path ^ hash::mix(round))
     }
 
-    /// Whether what is at `path` was not seen in this round.
+    /// Whether what is at `path` was not seen in this round, and there is room for it.
     pub(super) fn wants(&self, path: u64) -> bool {
         let (slot, mark) = self.slot(path);
-        slot.load(Ordering::Relaxed) != mark && self.queue.get().is_some()
+        slot.load(Ordering::Relaxed) != mark
+            && self.waiting.load(Ordering::Relaxed) < QUEUE
+            && self.queue.get().is_some()
     }
 
     fn mark(&self, path: u64) {
@@ -129,9 +133,11 @@ impl Ahead {
         };
         let (path, bytes) = (sighting.path, sighting.bytes);
         let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         if waiting + bytes <= QUEUE_BYTES && queue.try_send(sighting).is_ok() {
             self.mark(path);
         } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
@@ -180,8 +186,11 @@ fn run(shared: &Weak<Shared>, queue: &Receiver<Box<Sighting>>) {
         let Some(sighting) = sighting else {
             continue;
         };
-        let waiting = &shared.ahead.waiting_bytes;
-        waiting.fetch_sub(sighting.bytes, Ordering::Relaxed);
+        let ahead = &shared.ahead;
+        ahead.waiting.fetch_sub(1, Ordering::Relaxed);
+        ahead
+            .waiting_bytes
+            .fetch_sub(sighting.bytes, Ordering::Relaxed);
         // In an episode there is no time to spare: whoever needs the plan first makes it.
         if shared.snapshot().level != Level::Normal {
             continue;

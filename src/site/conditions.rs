@@ -69,6 +69,11 @@ impl Modified {
         let value = HeaderValue::try_from(value).ok()?;
         Some(Self { seconds, value })
     }
+
+    /// The same time, its text elsewhere.
+    pub(super) fn with(self, value: HeaderValue) -> Self {
+        Self { value, ..self }
+    }
 }
 
 // === impl Verdict ===

@@ -21,11 +21,16 @@ impl Kind {
     pub(super) fn of(path: &Path) -> Self {
         let guess = mime_guess::from_path(path).first_raw();
         let essence = guess.unwrap_or("application/octet-stream");
-        let value = if essence.starts_with("text/") {
-            HeaderValue::try_from(format!("{essence}; charset=utf-8"))
-                .unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"))
-        } else {
-            HeaderValue::from_static(essence)
+        let value = match essence {
+            // These without memory of their own, which each request would read.
+            "text/html" => HeaderValue::from_static("text/html; charset=utf-8"),
+            "text/css" => HeaderValue::from_static("text/css; charset=utf-8"),
+            "text/javascript" => HeaderValue::from_static("text/javascript; charset=utf-8"),
+            text if text.starts_with("text/") => {
+                HeaderValue::try_from(format!("{essence}; charset=utf-8"))
+                    .unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"))
+            }
+            essence => HeaderValue::from_static(essence),
         };
         Self {
             value,
