@@ -106,6 +106,34 @@ async fn flood(to: SocketAddr, count: u32, reads: bool, part: impl Fn(u32) -> Ve
     }
 }
 
+/// It acknowledges no PING, so it is never told which of its requests is the last.
+#[tokio::test]
+async fn who_does_not_hear_that_there_is_an_end_and_asks_on_is_shown_out() {
+    let site = small_site();
+    let lines = "primary.limits.requests = 2\nprimary.limits.drain = \"100ms\"";
+    let program = Program::serve(&Config::of_site(&site, lines)).await;
+    let stream = TcpStream::connect(program.site).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    writer.write_all(PREFACE).await.unwrap();
+    let reading = tokio::spawn(async move {
+        let mut all = vec![0; 65536];
+        while matches!(reader.read(&mut all).await, Ok(1..)) {}
+    });
+    // `HEAD /`: what is answered takes nothing of a window.
+    let head = [&b"\x02\x04HEAD"[..], &fields(false)[1..]].concat();
+    let mut asked = 0;
+    while !reading.is_finished() {
+        let frame = frame(HEADERS, END_STREAM | END_HEADERS, asked * 2 + 1, &head);
+        if writer.write_all(&frame).await.is_err() {
+            break;
+        }
+        asked += 1;
+        assert!(asked < 2000, "it is served on and on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(asked > 2, "it had a moment to ask on");
+}
+
 fn memory(program: &Program) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -72,7 +72,7 @@ pub(crate) async fn attend<C: GracefulConnection>(
 ) -> Served<C::Error> {
     let mut watch = Watch::new(limits);
     let mut next = Instant::now();
-    let (mut stopping, mut leaving) = (None, None);
+    let (mut stopping, mut leaving): (Option<Parting>, _) = (None, None);
     loop {
         tokio::select! {
             biased;
@@ -86,8 +86,13 @@ pub(crate) async fn attend<C: GracefulConnection>(
             }) => return Served::Ended(ended),
             () = sleep_until(next) => {
                 let now = Instant::now();
-                if stopping.is_some_and(|stop| now >= stop) && doing.is_quiet() {
-                    connection.as_mut().graceful_shutdown();
+                if let Some(parting) = &mut stopping {
+                    if now >= parting.last_call && doing.is_quiet() {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    if parting.is_over(doing, limits, now) {
+                        return Served::ShownOut(Why::Stopped);
+                    }
                 }
                 match (watch.look(doing, now), leaving) {
                     // What it had begun when it was told to leave is finished.
@@ -102,7 +107,10 @@ pub(crate) async fn attend<C: GracefulConnection>(
                         connection.as_mut().graceful_shutdown();
                     }
                     (Look::Again(then), None) => {
-                        next = stopping.map_or(then, |_| then.min(now + LAST_CALL));
+                        next = match &stopping {
+                            Some(_) => then.min(now + LAST_CALL),
+                            None => then,
+                        };
                     }
                     (Look::Again(then), Some(_)) => next = then.min(now + GRACE),
                 }
@@ -115,6 +123,8 @@ pub(crate) async fn attend<C: GracefulConnection>(
                 if !doing.crowded.load(Relaxed) {
                     // It has asked for enough, and what it asked for is answered.
                     connection.as_mut().graceful_shutdown();
+                    let parting = stopping.get_or_insert_with(|| Parting::from(Instant::now()));
+                    next = next.min(parting.last_call);
                     continue;
                 }
                 leaving = Some(Why::Crowded);
@@ -138,17 +148,45 @@ pub(crate) async fn attend<C: GracefulConnection>(
                 if stopping.is_some() {
                     continue;
                 }
-                let last_call = Instant::now() + LAST_CALL;
-                stopping = Some(last_call);
+                let parting = Parting::from(Instant::now());
+                next = next.min(parting.last_call);
+                stopping = Some(parting);
                 doing.closing.store(true, Relaxed);
                 if doing.is_http2.load(Relaxed) {
                     // GOAWAY says which requests count.
                     connection.as_mut().graceful_shutdown();
-                } else {
-                    next = next.min(last_call);
                 }
             }
         }
+    }
+}
+
+/// A connection that is told to end, in good time.
+struct Parting {
+    /// Until then it may ask on.
+    last_call: Instant,
+    /// The requests so far, when its time was over.
+    asked: Option<u64>,
+}
+
+// === impl Parting ===
+
+impl Parting {
+    fn from(now: Instant) -> Self {
+        let (last_call, asked) = (now + LAST_CALL, None);
+        Self { last_call, asked }
+    }
+
+    /// Whether it is to end now. Over HTTP/2 a client is first told that there is to be an end, and has to acknowledge a
+    /// PING before it is told which request was the last (RFC 9113 section 6.8). One that does not, and asks on, would be
+    /// served by what a reload has replaced for as long as it likes.
+    fn is_over(&mut self, doing: &Doing, limits: &LimitSettings, now: Instant) -> bool {
+        if !doing.is_http2.load(Relaxed) || now < self.last_call + GRACE {
+            return false;
+        }
+        let asked = doing.asked.load(Relaxed);
+        let asks_on = *self.asked.get_or_insert(asked) < asked;
+        doing.is_idle() || asks_on && now >= self.last_call + limits.drain
     }
 }
 

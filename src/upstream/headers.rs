@@ -47,7 +47,12 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
         }
     }
     if there[0] {
+        let is_option = |token: &[u8]| {
+            token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive")
+        };
         let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            // Mostly it is one of these, which name nothing that is not taken off below.
+            .filter(|token| !is_option(token))
             .filter_map(|token| HeaderName::from_bytes(token).ok())
             // They say where the message goes and where it ends: no peer may have them taken off.
             .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
