@@ -316,6 +316,29 @@ async fn another_upstream_is_asked_and_what_was_asked_of_the_first_is_finished()
 }
 
 #[tokio::test]
+async fn another_proxy_is_believed() {
+    let tell = async |headers: HeaderMap| headers["x-forwarded-for"].as_bytes().to_vec();
+    let upstream = Upstream::start(Router::new().route("/", routing::get(tell))).await;
+    let lines = |trusted: &str| {
+        Config::new(format!(
+            "primary.upstream = \"http://{}\"\nprimary.trusted_proxies = [{trusted}]",
+            upstream.address
+        ))
+    };
+    let program = Program::serve(&lines("")).await;
+    let asked = async || {
+        let asked = get("/").header("X-Forwarded-For", "203.0.113.9");
+        asked.ask(program.site).await.text().to_owned()
+    };
+    assert_eq!(asked().await, "127.0.0.1");
+    let changed = ["primary.trusted_proxies"];
+    takes(&program, &lines("\"127.0.0.1\""), &changed).await;
+    assert_eq!(asked().await, "203.0.113.9, 127.0.0.1");
+    takes(&program, &lines(""), &changed).await;
+    assert_eq!(asked().await, "127.0.0.1");
+}
+
+#[tokio::test]
 async fn connections_that_come_have_the_new_limits() {
     let site = small_site();
     let program = Program::serve(&Config::of_site(&site, "")).await;
