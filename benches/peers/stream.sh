@@ -4,8 +4,10 @@
 #
 #   benches/peers/stream.sh
 #
-# GIGABYTES=10. PROGRAM: a release build of `overspill`, else it is built. Prints the largest resident memory (VmHWM) of
-# the program: after its start and one small request, and after each of the two.
+# GIGABYTES=10. PROGRAM: a release build of `overspill`, else it is built. Prints the largest memory of the program: after
+# its start and one small request, during the answer, and during the upload. Its own memory (RssAnon, looked at ten times a
+# second) is what it takes from others; resident memory (VmHWM) has the pages of its file in it as well, which the system has
+# once for all who run it and lets go of as it likes.
 set -euo pipefail
 
 gigabytes=${GIGABYTES:-10}
@@ -20,10 +22,10 @@ if [ -z "$program" ]; then
     program=$target/release/overspill
 fi
 work=$(mktemp -d)
-pid= app=
+pid= app= looking=
 finish() {
-    for process in $pid $app; do kill "$process" 2>/dev/null || true; done
-    for process in $pid $app; do wait "$process" 2>/dev/null || true; done
+    for process in $looking $pid $app; do kill "$process" 2>/dev/null || true; done
+    for process in $looking $pid $app; do wait "$process" 2>/dev/null || true; done
     rm -rf "$work"
 }
 trap finish EXIT
@@ -54,11 +56,18 @@ JS
 cat >"$work/overspill.toml" <<CONF
 primary.listen = "127.0.0.1:18462"
 primary.upstream = "http://127.0.0.1:18460"
+primary.limits.body_size = "1000GB"
 admin.listen = "127.0.0.1:18469"
 CONF
 
+own() {
+    awk '/^RssAnon/ {print $2}' "/proc/$pid/status"
+}
 memory() {
-    awk '/^VmHWM/ {printf "%.1f MB", $2 * 1024 / 1e6}' "/proc/$pid/status"
+    local most
+    most=$({ own; cat "$work/own"; } | sort -n | tail -1)
+    : >"$work/own"
+    awk -v own="$most" '/^VmHWM/ {printf "%.1f MB its own, %.1f MB resident", own * 1024 / 1e6, $2 * 1024 / 1e6}' "/proc/$pid/status"
 }
 
 node "$work/app.js" &
@@ -70,6 +79,10 @@ for _ in $(seq 200); do
     if curl -sfo /dev/null --max-time 5 "$url/1"; then break; fi
     sleep 0.05
 done
+
+: >"$work/own"
+while sleep 0.1; do own >>"$work/own"; done 2>/dev/null &
+looking=$!
 
 echo "$(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), Linux $(uname -r), $(date -u +%F)"
 echo "GIGABYTES=$gigabytes $0"
