@@ -3,22 +3,21 @@
 //! Each fenced block of README.md and docs/*.md has one rule in [`RULES`], which says how it is tried; a block that none
 //! fits fails, and so does a rule that fits none. Blocks of `text` show what is printed, and are not run.
 
-#![cfg(all(feature = "server", unix))]
-
 mod blocks;
 mod links;
 mod shell;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::{cell::RefCell, fs, path::Path, process::Stdio};
 
 use axum::{Router, routing::get as on_get};
 use serde_json::Value;
 
-use blocks::Block;
-use shell::{PAGE, Shell, is_script};
-use support::{
+use self::{
+    blocks::Block,
+    shell::{PAGE, Shell, is_script},
+};
+use crate::support::{
+    self,
     address::own_address,
     caches::Cache,
     client::get,
@@ -226,7 +225,7 @@ async fn the_program_is_that_of_the_readme_and_serves() {
     let config = support::folder([("overspill.toml", &b"load.cpu.enabled = false\n"[..])]);
     let serving = || {
         tokio::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "the_program"])
+            .args(["--ignored", "--exact", "readme::the_program"])
             .env(SERVE, "yes")
             .env("OVERSPILL_CONFIG", config.path().join("overspill.toml"))
             .stdout(Stdio::null())
