@@ -6,6 +6,7 @@
 //! Needs chromium, chromedriver and nginx.
 
 #[path = "../tests/support/mod.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
 mod support;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};

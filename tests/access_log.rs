@@ -1,9 +1,5 @@
 //! The access log of the built program: what stands in it, that nobody can forge it, and that no line is lost.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -19,7 +15,13 @@ use axum::{Router, body::Body, extract::Request, routing::get as on_get};
 use futures_util::StreamExt;
 use http::{HeaderMap, Response};
 use serde_json::Value;
-use support::{
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
+
+use crate::support::{
+    self,
     client::{connect, get, request, visitor},
     config::Config,
     curl::curl,
@@ -29,10 +31,6 @@ use support::{
     small_site,
     upstream::{Upstream, drips},
     wait::until,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    process::Command,
 };
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -1,11 +1,9 @@
 //! What the operator sees and does, over real sockets with the built program.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
+    self,
     client::{get, post, request, visitor},
     config::Config,
     folder,

@@ -1,9 +1,5 @@
 //! How much one client may ask for: bodies, requests over a connection, headers.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Body, routing::post};
@@ -11,7 +7,12 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::{
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
     client::{connect, drain, visitor},
     config::Config,
     program::Program,
@@ -19,10 +20,6 @@ use support::{
     small_site,
     upstream::Upstream,
     wait::soon,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
 };
 
 const LONGEST: usize = 100_000;

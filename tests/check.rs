@@ -1,10 +1,6 @@
 //! `overspill check`, and `overspill serve` with a configuration that it can't serve with.
 
-#![cfg(feature = "server")]
-
-mod support;
-
-use support::{
+use crate::support::{
     client::get,
     config::Config,
     folder,

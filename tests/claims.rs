@@ -7,8 +7,7 @@
 //! The load is real: bytes sent, processors kept busy, requests in flight. What the tests fake is what stands
 //! outside the primary: an upstream that answers late on demand, offload servers that say they are full.
 
-#![cfg(feature = "server")]
-
+#[allow(dead_code, reason = "the other tests use the rest")]
 mod support;
 
 use std::{

@@ -1,16 +1,13 @@
 //! `[[throttle.classes]]` over real sockets: who is turned away last, and who can't get in by saying so.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::net::Ipv4Addr;
 
 use axum::Router;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
-use support::{
+
+use crate::support::{
     client::{Request, get, visitor},
     config::Config,
     program::{Program, named, run},

@@ -1,21 +1,18 @@
 //! The operator's commands, as an operator runs them: override, reload, drain, explain for a client; completions, the
 //! manual and the help.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
 use serde_json::{Value, json};
-use support::{
+use tempfile::TempDir;
+
+use crate::support::{
     admin_server::{AdminServer, Asked},
     config::Config,
     folder,
     program::{Program, command},
     wait::soon,
 };
-use tempfile::TempDir;
 
 /// Every command.
 const COMMANDS: [&str; 14] = [

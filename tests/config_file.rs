@@ -1,8 +1,6 @@
 //! `config/overspill.toml` keeps up with the program: it loads, it says the defaults, and it leaves out no
 //! key.
 
-#![cfg(feature = "server")]
-
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use overspill::{

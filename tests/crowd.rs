@@ -1,10 +1,6 @@
 //! `overspill crowd`, the built program, against small servers that do as they are told: each way in which a visit
 //! can end, who the visitors are, and what they leave alone.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
@@ -12,7 +8,16 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::Notify,
+    task::JoinHandle,
+};
+
+use crate::support::{
+    self,
     address::own_address,
     broken_server::{Broken, BrokenServer},
     config::Config,
@@ -21,13 +26,6 @@ use support::{
     process::Nginx,
     program::{Finished, Program, command},
     wait::{soon, until},
-};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    process::Command,
-    sync::Notify,
-    task::JoinHandle,
 };
 
 /// What a server does with a request.

@@ -3,21 +3,18 @@
 //! A primary, nginx with a copy of the site, and an edge of ours, each on a host of its own with a link of 4 Mbit/s: that
 //! are some 14 whole pages a second. How many come through is for the testbed to measure (`benches/crowd/run`).
 
-#![cfg(all(feature = "server", target_os = "linux"))]
-
-mod support;
-
 use std::{fs, path::Path, process::Stdio};
 
 use serde_json::Value;
-use support::{
+use tempfile::TempDir;
+use tokio::process::Child;
+
+use crate::support::{
     network::{Host, Network},
     process::program,
     wait::{PATIENCE, soon, until, until_within},
     write,
 };
-use tempfile::TempDir;
-use tokio::process::Child;
 
 const PRIMARY: Host = Host::Server(0);
 const NGINX: Host = Host::Server(1);

@@ -1,13 +1,11 @@
 //! The dashboard in a real browser, against the real program.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::support::{
     client::{get, post},
     config::Config,
     offload_server::OffloadServer,
@@ -16,7 +14,6 @@ use support::{
     wait::{soon, until},
     webdriver::Browser,
 };
-use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Waits until `expression`, of the page, is `wanted`.
 async fn shows(browser: &Browser, expression: &str, wanted: Value) {

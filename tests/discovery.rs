@@ -1,24 +1,19 @@
 //! Servers that come and go while the program runs: from a file, and by a real name server.
 
-#![cfg(feature = "server")]
-
-#[path = "support/dns.rs"]
-mod dns;
-mod support;
-
 use std::{collections::BTreeSet, fs, path::Path};
 
-use dns::{NAME, NameServer};
 use serde_json::Value;
-use support::{
+use tempfile::TempDir;
+
+use crate::support::{
     client::{get, visitor},
     config::Config,
+    dns::{NAME, NameServer},
     folder,
     offload_server::OffloadServer,
     program::{Program, named, run},
     wait::until,
 };
-use tempfile::TempDir;
 
 const PAGE: &[u8] = b"<!doctype html><img src=\"/a.png\"><img src=\"/b.png\">";
 

@@ -1,20 +1,18 @@
 //! Turned away, as clients see it: curl, and sockets that count every byte.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{io, net::Ipv4Addr};
 
-use support::{
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{
+    self,
     client::{connect, drain, get, request, visitor},
     config::Config,
     curl::curl,
     folder,
     program::Program,
 };
-use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What an HTTP/2 client says first (RFC 9113 section 3.4): the preface, and settings without a setting.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

@@ -1,7 +1,5 @@
 //! `overspill edge` as a process: what it keeps, what it refuses, and what it makes of a bad primary.
 
-#![cfg(feature = "server")]
-
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -18,9 +16,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-mod support;
-
-use support::{
+use crate::support::{
+    self,
     address::own_address,
     client::{get, post, request},
     config::Config,

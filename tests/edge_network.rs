@@ -4,10 +4,6 @@
 //! The loads are real: the primary's by requests that wait at its upstream, an edge's by visitors who wait for an
 //! object that is slow to come, which is one request to the primary however many they are.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -21,7 +17,15 @@ use axum::{
 };
 use http::{StatusCode, header};
 use serde_json::Value;
-use support::{
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use crate::support::{
+    self,
     address::own_address,
     caches::Cache,
     client::{get, request, visitor},
@@ -30,12 +34,6 @@ use support::{
     raw::{Answer, parse},
     upstream::{HOLD, Held, Upstream, drips},
     wait::{soon, until},
-};
-use tokio::{
-    io::AsyncWriteExt,
-    net::TcpStream,
-    sync::{Semaphore, watch},
-    task::JoinSet,
 };
 
 const TOKEN: &str = "a long secret";

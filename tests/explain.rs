@@ -1,16 +1,13 @@
 //! `overspill explain`, as a user runs it.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::process::Command;
 
 use axum::response::IntoResponse;
 use http::{HeaderValue, StatusCode};
 use overspill::rewrite::coding::{Coding, encode_all};
 use serde_json::Value;
-use support::{config::Config, upstream::Upstream};
+
+use crate::support::{config::Config, upstream::Upstream};
 
 const PAGE: &str = "<a href=/x>x</a><img src=/a.png srcset='b.png 2x, //cdn.example/c.png 3x'>\
     <link rel=stylesheet href=s.css><script type=module src=m.js></script><style>p{background:url(d.png)}</style>\

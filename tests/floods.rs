@@ -1,10 +1,6 @@
 //! HTTP/2 as it is not meant: floods of frames that cost the sender little. The connection ends, or what it costs stays
 //! bounded; and the others are served.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     fs,
     net::SocketAddr,
@@ -17,13 +13,14 @@ use std::{
 };
 
 use axum::{Router, response::IntoResponse};
-use support::{
-    client::get, config::Config, program::Program, small_site, upstream::Upstream, wait::soon,
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
+};
+
+use crate::support::{
+    client::get, config::Config, program::Program, small_site, upstream::Upstream, wait::soon,
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

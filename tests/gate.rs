@@ -1,9 +1,5 @@
 //! The gate before a server of one's own: whom it lets in, and whether the layer says the same.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
@@ -17,15 +13,16 @@ use overspill::{
     offload::{Admit, Applicant, Verdict},
     units::Ratio,
 };
-use support::{
-    client::{connect, drain, get, visitor},
-    wait::{soon, until},
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     time::{Instant, timeout},
+};
+
+use crate::support::{
+    client::{connect, drain, get, visitor},
+    wait::{soon, until},
 };
 
 /// A load that is what the test says.

@@ -1,9 +1,5 @@
 //! Starts and ends that nobody notices: sockets that are there before the program, successors, the service manager.
 
-#![cfg(all(feature = "server", unix))]
-
-mod support;
-
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
@@ -17,7 +13,13 @@ use std::{
 };
 
 use axum::Router;
-use support::{
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
     client::{get, request},
     config::Config,
     handing::{Process, restart, signal, with_sockets},
@@ -26,11 +28,6 @@ use support::{
     small_site,
     upstream::{HOLD, Held, Upstream},
     wait::{soon, until},
-};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
 };
 
 const ASK: &[u8] = b"GET /a.png HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -9,10 +9,6 @@
 //! In the files `{eu}` is the tag of the server's rewriting (`{eu-nocors}` without CORS), `{us}` that of another's,
 //! `{hold}` what is left of the episode in seconds.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -36,9 +32,10 @@ use overspill::{
         headers::Tag,
     },
 };
-use support::{config::Config, wait::until};
 use tower::{ServiceExt, service_fn};
 use tower_layer::Layer;
+
+use crate::support::{config::Config, wait::until};
 
 const SERVERS: &str = r#"offload.hold = "1h"
     offload.servers = [{ name = "eu", url = "https://eu.example", cors = true, health = false }]"#;

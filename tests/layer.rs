@@ -1,9 +1,5 @@
 //! The layer around services: an axum router, and whatever else is a tower service.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -27,13 +23,6 @@ use overspill::{
     level::Level,
     rewrite::coding::{Coding, decode_all},
 };
-use support::{
-    client::{Request as Asked, connect, get, request},
-    config::Config,
-    program::Program,
-    upstream::Upstream,
-    wait::until,
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -41,6 +30,15 @@ use tokio::{
 use tower::{ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_layer::Layer;
+
+use crate::support::{
+    self,
+    client::{Request as Asked, connect, get, request},
+    config::Config,
+    program::Program,
+    upstream::Upstream,
+    wait::until,
+};
 
 const PAGE: &str = "<!doctype html><img src=\"/a.png\">";
 const MOVED: &str = "<!doctype html><img src=\"http://eu.example/a.png\">";

@@ -1,9 +1,5 @@
 //! Visitors who hold on to what they have: each is bounded, and the others are served.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
@@ -11,7 +7,15 @@ use std::{
 };
 
 use axum::{Router, routing::post};
-use support::{
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::sleep,
+};
+
+use crate::support::{
+    self,
     client::{connect, drain, get, request, visitor},
     config::Config,
     folder,
@@ -19,12 +23,6 @@ use support::{
     raw::parse,
     upstream::{HOLD, Held, Upstream},
     wait::{soon, until},
-};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-    time::sleep,
 };
 
 const GET: &[u8] = b"GET /a.png HTTP/1.1\r\nHost: a\r\n\r\n";

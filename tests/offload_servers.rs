@@ -1,9 +1,5 @@
 //! Anyone's servers: the ready files for nginx and Varnish, and loads told by agents and by metrics.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -19,7 +15,16 @@ use axum::{
 };
 use http::{StatusCode, header};
 use overspill::{servers::report::agent_line, units::Ratio};
-use support::{
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UnixStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::support::{
+    self,
     address::own_address,
     caches::Cache,
     client::get,
@@ -30,13 +35,6 @@ use support::{
     program::Program,
     upstream::Upstream,
     wait::{soon, until},
-};
-use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixStream},
-    sync::watch,
-    task::{JoinHandle, JoinSet},
 };
 
 const TOKEN: &str = "open sesame";

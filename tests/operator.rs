@@ -1,23 +1,21 @@
 //! What an operator learns beside the status: history, decisions, events, explanations; and what nobody else gets.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use support::{
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use crate::support::{
+    self,
     client::{connect, get, post, visitor},
     config::Config,
     offload_server::OffloadServer,
     program::Program,
     small_site,
     wait::{soon, until},
-};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
 };
 
 async fn json_of(path: &str, admin: SocketAddr) -> Value {

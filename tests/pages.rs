@@ -1,9 +1,5 @@
 //! Pages that come again, that stream, that come encoded: what goes out is always the page that came.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     convert::Infallible,
     sync::{
@@ -23,9 +19,10 @@ use overspill::{
     level::Level,
     rewrite::coding::{Coding, decode_all, encode_all},
 };
-use support::{config::Config, wait::until};
 use tower::{ServiceExt, service_fn};
 use tower_layer::Layer;
+
+use crate::support::{config::Config, wait::until};
 
 const SERVERS: &str = r#"offload.servers = [{ name = "eu", url = "http://eu.example", cors = true, health = false }]"#;
 const PAGE: &str =

@@ -1,16 +1,12 @@
 //! Prometheus's own tool reads the metrics and the alert rules.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     io::Write,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
-use support::{
+use crate::support::{
     client::get, config::Config, folder, offload_server::OffloadServer, program::Program,
 };
 

@@ -2,8 +2,6 @@
 //! real nginx. Parsed before and after, its pages differ in moved URLs alone, and what those lead to is
 //! what the primary had.
 
-#![cfg(feature = "server")]
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -15,9 +13,7 @@ use html5ever::{ParseOpts, parse_document, tendril::TendrilSink};
 use markup5ever_rcdom::{Node, NodeData, RcDom};
 use url::{Position, Url};
 
-mod support;
-
-use support::{config::Config, process::Nginx, program::Program, web::Client};
+use crate::support::{config::Config, process::Nginx, program::Program, web::Client};
 
 /// Debian's package apache2-doc.
 const MANUAL: &str = "/usr/share/doc/apache2-doc/manual";

@@ -1,15 +1,16 @@
 //! The configuration read anew while the program runs.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::fs;
 
 use axum::{Router, routing};
 use http::HeaderMap;
 use serde_json::{Value, json};
-use support::{
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
     client::{self, drain, get, request, visitor},
     config::Config,
     folder,
@@ -19,10 +20,6 @@ use support::{
     small_site,
     upstream::{HOLD, Held, Upstream},
     wait::{soon, until},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
 };
 
 async fn reload(program: &Program, config: &str) -> Answer {

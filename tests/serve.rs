@@ -1,9 +1,5 @@
 //! `overspill serve` against everything that is strange: pages, requests, headers, reports.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     net::Ipv4Addr,
     sync::{
@@ -21,7 +17,10 @@ use axum::{
 };
 use futures_util::stream;
 use http::header;
-use support::{
+use tokio::{io::AsyncWriteExt, sync::Semaphore};
+
+use crate::support::{
+    self,
     client::{connect, drain, get, visitor},
     config::Config,
     folder,
@@ -31,7 +30,6 @@ use support::{
     upstream::Upstream,
     wait::{until, until_within},
 };
-use tokio::{io::AsyncWriteExt, sync::Semaphore};
 
 /// A server that takes whatever it is given, and is not there.
 const ELSEWHERE: &str = "http://offload.example:8";

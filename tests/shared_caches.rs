@@ -2,10 +2,6 @@
 //! pages, confirm them by their validators, and never give anybody a page that is out of its episode or leads to
 //! another's server.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     fs,
     net::SocketAddr,
@@ -22,7 +18,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use support::{
+
+use crate::support::{
     caches::Cache, client::get, config::Config, process::program, program::Program, raw::Answer,
     upstream::Upstream, wait::until,
 };

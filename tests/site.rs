@@ -1,13 +1,5 @@
 //! A folder over real sockets.
 
-#![cfg(feature = "server")]
-
-mod support {
-    pub(crate) mod raw;
-    #[allow(dead_code, reason = "other tests use the rest")]
-    pub(crate) mod wait;
-}
-
 use std::{
     fs,
     net::SocketAddr,
@@ -25,16 +17,17 @@ use overspill::{
     site::{CacheControlSettings, Site, SiteError, SiteSettings},
     units::ByteSize,
 };
-use support::{
-    raw::{Answer, ask, exchange, parse},
-    wait::until,
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tower_layer::Layer;
 use tower_service::Service;
+
+use crate::support::{
+    raw::{Answer, ask, exchange, parse},
+    wait::until,
+};
 
 /// A folder that goes away with the test.
 struct Folder(PathBuf);

@@ -1,24 +1,21 @@
 //! Requests that two readers may read in two ways. Each is refused, or is exactly one request to whoever is behind; nothing
 //! of it becomes part of another.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
-use support::{
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::support::{
     config::Config,
     program::Program,
     small_site,
     wait::{soon, until},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
 };
 
 /// What would have been smuggled.

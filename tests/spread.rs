@@ -1,10 +1,6 @@
 //! `offload.spread = "object"`: each object of a page comes from the server that it hashes to, always from the same
 //! one, and everything that names the server says the same.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
@@ -21,7 +17,10 @@ use overspill::{
     rewrite::coding::{Coding, decode_all, encode_all},
 };
 use proptest::prelude::*;
-use support::{
+use tower::{ServiceExt, service_fn};
+use tower_layer::Layer;
+
+use crate::support::{
     client::{get, visitor},
     config::Config,
     folder,
@@ -29,8 +28,6 @@ use support::{
     program::Program,
     wait::until,
 };
-use tower::{ServiceExt, service_fn};
-use tower_layer::Layer;
 
 /// A server that gets work at once.
 fn entry(name: &str, more: &str) -> String {

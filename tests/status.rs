@@ -1,22 +1,19 @@
 //! `overspill status`, as an operator runs it.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use support::{
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::Command,
+};
+
+use crate::support::{
     admin_server::AdminServer,
     config::Config,
     folder,
     program::{Program, command},
     wait::{soon, until},
-};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::Command,
 };
 
 async fn status(arguments: &[&str]) -> (Option<i32>, String, String) {

@@ -1,11 +1,5 @@
 //! TLS, as clients see it: curl, openssl, raw sockets and a browser.
 
-#![cfg(feature = "server")]
-
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
-
 use std::{fs, io, net::SocketAddr, path::PathBuf, process::Stdio};
 
 use axum::{Router, http::HeaderMap, routing};
@@ -14,24 +8,26 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use support::{
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+    task::JoinSet,
+};
+
+use crate::support::{
+    self,
     client::{self, drain, get, visitor},
     config::Config,
     curl::curl,
     manuals::{DOC, MANUALS},
     program::{self, Program},
     small_site,
+    tls::{self, Certificates},
     upstream::Upstream,
     wait::{soon, until},
     webdriver::Browser,
-};
-use tempfile::TempDir;
-use tls::Certificates;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    process::Command,
-    task::JoinSet,
 };
 
 /// The primary with the small site and the certificate `a`.

@@ -1,11 +1,5 @@
 //! Standing in front of another server, over real sockets.
 
-#![cfg(feature = "server")]
-
-mod support {
-    pub(crate) mod raw;
-}
-
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{Extension, Router, body::Body, extract::Request};
@@ -17,12 +11,13 @@ use overspill::{
     front::{FrontLayer, Rules},
     upstream::{OverTls, Timeouts, TrustedForwarding, Upstream},
 };
-use support::raw::{ask, exchange, parse};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
 };
 use tower_layer::Layer;
+
+use crate::support::raw::{ask, exchange, parse};
 
 /// For tests in which a time has to run out.
 const SHORT: Duration = Duration::from_millis(50);

@@ -1,14 +1,5 @@
 //! Upstreams that lie, stop, and send what nobody asked for; HTTP/2; bodies that wait to be asked for.
 
-#![cfg(feature = "server")]
-
-mod support {
-    #![allow(dead_code, reason = "every test binary uses its own part of this")]
-
-    pub(crate) mod raw;
-    pub(crate) mod wait;
-}
-
 use std::{
     net::SocketAddr,
     sync::{
@@ -28,15 +19,16 @@ use overspill::{
     front::{FrontLayer, Rules},
     upstream::{Host, Http2, ProxySettings, Upstream},
 };
-use support::raw::{ask, exchange, parse};
-#[cfg(target_os = "linux")]
-use support::wait::until;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
 use tower_layer::Layer;
+
+use crate::support::raw::{ask, exchange, parse};
+#[cfg(target_os = "linux")]
+use crate::support::wait::until;
 
 /// Whoever waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);

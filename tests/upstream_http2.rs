@@ -1,14 +1,5 @@
 //! An upstream that speaks HTTP/2: how many connections it gets, and what becomes of what it does not do.
 
-#![cfg(feature = "server")]
-
-mod support {
-    #![allow(dead_code, reason = "every test binary uses its own part of this")]
-
-    pub(crate) mod frames;
-    pub(crate) mod wait;
-}
-
 use std::{net::SocketAddr, time::Duration};
 
 use axum::body::Body;
@@ -17,10 +8,6 @@ use futures_util::future::join_all;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use overspill::upstream::{Http2, ProxySettings, Upstream};
-use support::{
-    frames::{DATA, INTERNAL_ERROR, Peer, REFUSED_STREAM},
-    wait::soon,
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -28,6 +15,11 @@ use tokio::{
     task::JoinHandle,
 };
 use tower_service::Service;
+
+use crate::support::{
+    frames::{DATA, INTERNAL_ERROR, Peer, REFUSED_STREAM},
+    wait::soon,
+};
 
 struct Server {
     listener: TcpListener,

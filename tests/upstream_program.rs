@@ -1,15 +1,5 @@
 //! The upstream's overload and its health, as the program sees and tells them; TLS and HTTP/2 to a real server.
 
-#![cfg(feature = "server")]
-
-#[path = "support/frames.rs"]
-#[allow(dead_code, reason = "every test binary uses its own part of this")]
-mod frames;
-mod support;
-#[path = "support/tls.rs"]
-#[allow(dead_code, reason = "every test binary uses its own part of this")]
-mod tls;
-
 use std::{
     process::Command,
     sync::{
@@ -20,7 +10,6 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use frames::Peer;
 use http::Response;
 use rustls::{
     ServerConfig,
@@ -28,21 +17,24 @@ use rustls::{
     pki_types::{PrivateKeyDer, pem::PemObject},
 };
 use serde_json::json;
-use support::{
-    client::{get, post},
-    config::Config,
-    folder,
-    process::Nginx,
-    program::Program,
-    upstream::Upstream,
-    wait::soon,
-};
-use tls::Certificates;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::support::{
+    self,
+    client::{get, post},
+    config::Config,
+    folder,
+    frames::Peer,
+    process::Nginx,
+    program::Program,
+    tls::{self, Certificates},
+    upstream::Upstream,
+    wait::soon,
+};
 
 /// What an application does, as the test says.
 #[derive(Debug, Default)]

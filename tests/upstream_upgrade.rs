@@ -1,30 +1,25 @@
 //! WebSocket and other upgrades, through the program to a real application.
 
-#![cfg(feature = "server")]
-
-mod support;
-#[path = "support/tls.rs"]
-#[allow(dead_code, reason = "every test binary uses its own part of this")]
-mod tls;
-
 use std::{path::Path, process::Stdio};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::json;
-use support::{
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::support::{
     client::get,
     config::Config,
     process::{Running, start, wait_for},
     program::Program,
     raw::parse,
+    tls,
     wait::{soon, until},
     webdriver::Browser,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
 };
 
 /// A Node application with a WebSocket that says `hello` and then whatever it is told; and where it listens.

@@ -1,13 +1,9 @@
 //! Validators over episodes: visitors who come back with what they have been given, directly and through shared
 //! caches, are never told that a page of another level, or another server's, is still the one.
 
-#![cfg(feature = "server")]
-
-mod support;
-
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
-use support::{
+use crate::support::{
     caches::Cache,
     client::get,
     config::Config,

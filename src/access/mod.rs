@@ -93,7 +93,7 @@ struct Inner {
     counts: Arc<LineCounts>,
     writes: AtomicBool,
     /// What the thread is to write otherwise from now on.
-    change: Mutex<Option<Change>>,
+    changes: Mutex<Vec<Change>>,
     exporter: Option<Exporter>,
     reopens: AtomicBool,
     ends: AtomicBool,
@@ -172,7 +172,7 @@ impl AccessLog {
             shared,
             counts,
             writes: AtomicBool::new(settings.target() != Target::Nowhere),
-            change: Mutex::default(),
+            changes: Mutex::default(),
             exporter,
             reopens: AtomicBool::new(false),
             ends: AtomicBool::new(false),
@@ -207,7 +207,7 @@ impl AccessLog {
         let inner = &self.0;
         inner.sampler.set(change.sample, change.rate);
         let writes = !matches!(change.sink, Sink::Nowhere);
-        *inner.change() = Some(change);
+        inner.changes().push(change);
         inner.writes.store(writes, Relaxed);
         inner.keep_records();
         self.wake();
@@ -326,8 +326,8 @@ impl Inner {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self) -> MutexGuard<'_, Option<Change>> {
-        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether anything is written, or exported.

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::mpsc::Receiver;
 
 use super::{
-    Inner, LINES,
+    Change, Inner, LINES,
     entry::Entry,
     line::Lines,
     settings::{AccessSettings, Target},
@@ -129,7 +129,14 @@ impl Writer {
         loop {
             // Asked before: what came before that is then in the queue.
             let ends = self.inner.ends.load(Relaxed);
-            let change = self.inner.change().take();
+            let mut changes = std::mem::take(&mut *self.inner.changes());
+            let change = changes.pop();
+            // Of several at once: what came between them goes where the last but one says, not nowhere.
+            for change in changes {
+                if !matches!(change.sink, Sink::Nowhere) {
+                    self.go_by(change);
+                }
+            }
             let mut taken = self.round();
             if let Some(change) = change {
                 // What came before goes where it was to go.
@@ -139,8 +146,7 @@ impl Writer {
                     }
                     taken = self.round();
                 }
-                (self.sink, self.lines) = (change.sink, Lines::new(change.format));
-                self.is_torn = false;
+                self.go_by(change);
             }
             if self.inner.reopens.swap(false, Relaxed) {
                 self.reopen();
@@ -158,6 +164,11 @@ impl Writer {
                 thread::park();
             }
         }
+    }
+
+    fn go_by(&mut self, change: Change) {
+        (self.sink, self.lines) = (change.sink, Lines::new(change.format));
+        self.is_torn = false;
     }
 
     /// Writes what has come; gives how much that was.

@@ -6,17 +6,15 @@ use std::{cell::RefCell, collections::BTreeMap, fmt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{
-    fixtures::write_objects,
-    support::{
-        broken_server::{Broken, BrokenServer, DyingServer},
-        config::Config,
-        process::Nginx,
-        program::Program,
-        wait::until,
-        webdriver::Browser,
-        write,
-    },
+use super::fixtures::write_objects;
+use crate::support::{
+    broken_server::{Broken, BrokenServer, DyingServer},
+    config::Config,
+    process::Nginx,
+    program::Program,
+    wait::until,
+    webdriver::Browser,
+    write,
 };
 
 /// A site with the fallback script, and an offload server that the program believes in, whatever it does.

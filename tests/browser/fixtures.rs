@@ -8,11 +8,9 @@ use std::{fmt::Write, fs, path::Path};
 
 use sha2::{Digest, Sha256};
 
-use crate::{
-    support::{
-        config::Config, process::Nginx, program::Program, wait::until, webdriver::Browser, write,
-    },
-    visit::{Places, Visit},
+use super::visit::{Places, Visit};
+use crate::support::{
+    config::Config, process::Nginx, program::Program, wait::until, webdriver::Browser, write,
 };
 
 /// A page, and what is to be seen of it.

@@ -8,15 +8,13 @@ use std::{
 
 use url::{Position, Url};
 
-use crate::{
-    support::{
-        config::Config,
-        manuals::{DOC, MANUALS, found},
-        process::Nginx,
-        program::Program,
-        webdriver::Browser,
-    },
-    visit::{Places, Visit},
+use super::visit::{Places, Visit};
+use crate::support::{
+    config::Config,
+    manuals::{DOC, MANUALS, found},
+    process::Nginx,
+    program::Program,
+    webdriver::Browser,
 };
 
 /// So many pages are looked at of each.

@@ -9,11 +9,9 @@ use std::{
 
 use serde_json::json;
 
-use crate::{
-    fixtures::write_objects,
-    support::{
-        config::Config, process::Nginx, program::Program, wait::until, webdriver::Browser, write,
-    },
+use super::fixtures::write_objects;
+use crate::support::{
+    config::Config, process::Nginx, program::Program, wait::until, webdriver::Browser, write,
 };
 
 const PAGE: &str = "<!doctype html><title>Kept</title><link rel=stylesheet href=/o/a.css>\

@@ -15,10 +15,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::{
-    blocks::Block,
-    support::{folder, wait::soon},
-};
+use super::blocks::Block;
+use crate::support::{folder, wait::soon};
 
 /// A page with an object of its own, and what a site has beside it.
 pub(crate) const PAGE: &str =

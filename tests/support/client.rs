@@ -91,12 +91,6 @@ impl Request {
         self
     }
 
-    /// The same without a host.
-    pub(crate) fn without_host(mut self) -> Self {
-        self.host.clear();
-        self
-    }
-
     /// The same from another address.
     pub(crate) fn from(mut self, from: Ipv4Addr) -> Self {
         self.from = from;

@@ -14,6 +14,7 @@ pub(crate) struct Curl {
     /// Head and body, as with `-i`.
     pub(crate) stdout: String,
     /// Its complaint.
+    #[allow(dead_code, reason = "to be seen where a test fails")]
     pub(crate) stderr: String,
 }
 

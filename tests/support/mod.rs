@@ -15,15 +15,13 @@
 //! | `curl` | the real one |
 //! | `manuals` | where Debian puts documentation: thousands of real pages |
 //! | `network` | hosts of their own, with links of a set speed |
-//! | `dns` (in its own tests) | a name server |
-//! | `frames` (in its own tests) | the server's side of HTTP/2, frame by frame |
+//! | `dns` | a name server |
+//! | `frames` | the server's side of HTTP/2, frame by frame |
 //! | `process` | other people's programs: nginx, chromedriver |
-//! | `tls` (in its own tests) | certificates made by openssl, and a TLS client by hand |
+//! | `tls` | certificates made by openssl, and a TLS client by hand |
 //! | `web` | an HTTP client that takes answers as they come |
 //! | `webdriver` | a real browser |
 //! | `wait` | waiting for a condition: nothing here sleeps and hopes |
-
-#![allow(dead_code, reason = "every test binary uses its own part of this")]
 
 pub(crate) mod address;
 pub(crate) mod admin_server;
@@ -32,6 +30,8 @@ pub(crate) mod caches;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod curl;
+pub(crate) mod dns;
+pub(crate) mod frames;
 pub(crate) mod handing;
 pub(crate) mod manuals;
 pub(crate) mod network;
@@ -39,6 +39,7 @@ pub(crate) mod offload_server;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod raw;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 pub(crate) mod web;
