@@ -13,7 +13,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-        LAST_MODIFIED, VARY,
+        LAST_MODIFIED,
     },
     request::Parts,
 };
@@ -83,7 +83,12 @@ impl<'a> Asker<'a> {
         let conditional = self.conditional;
         match conditional.verdict(self.headers, variant.validators()) {
             Verdict::Send => {}
-            Verdict::NotModified => return not_modified(entry, variant),
+            Verdict::NotModified => {
+                let mut answer = Response::new(SiteBody::empty());
+                *answer.status_mut() = StatusCode::NOT_MODIFIED;
+                *answer.headers_mut() = variant.unchanged.clone();
+                return answer;
+            }
             Verdict::Failed => {
                 return self.error(
                     StatusCode::PRECONDITION_FAILED,
@@ -141,25 +146,6 @@ impl<'a> Asker<'a> {
         answer.headers_mut().insert(CONTENT_RANGE, range);
         answer
     }
-}
-
-/// What a whole answer would have said that caches go by (RFC 9110 section 15.4.5).
-fn not_modified(entry: &Entry, variant: &Variant) -> Response<SiteBody> {
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(ETAG, variant.etag.clone());
-    if let Some(modified) = &variant.modified {
-        headers.insert(LAST_MODIFIED, modified.value.clone());
-    }
-    if let Some(value) = &entry.face.cache_control {
-        headers.insert(CACHE_CONTROL, value.clone());
-    }
-    if entry.face.varies {
-        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    }
-    let mut answer = Response::new(SiteBody::empty());
-    *answer.status_mut() = StatusCode::NOT_MODIFIED;
-    *answer.headers_mut() = headers;
-    answer
 }
 
 /// Several parts in one body (RFC 9110 section 14.6).

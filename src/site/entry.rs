@@ -84,6 +84,9 @@ pub(super) struct Variant {
     pub(super) modified: Option<Modified>,
     /// Those of a whole answer.
     pub(super) headers: HeaderMap,
+    /// Those of an answer that the client has it: what a whole one would have said that caches go by (RFC 9110 section
+    /// 15.4.5).
+    pub(super) unchanged: HeaderMap,
 }
 
 /// Where a variant's bytes are.
@@ -306,12 +309,19 @@ impl Variant {
         if face.varies {
             headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
         }
+        let mut unchanged = HeaderMap::with_capacity(4);
+        for name in [ETAG, LAST_MODIFIED, CACHE_CONTROL, VARY] {
+            if let Some(value) = headers.get(&name) {
+                unchanged.insert(name, value.clone());
+            }
+        }
         Self {
             content,
             length,
             etag,
             modified,
             headers,
+            unchanged,
         }
     }
 
@@ -323,8 +333,8 @@ impl Variant {
     }
 
     fn weight(&self) -> u64 {
-        /// Of a header map.
-        const HEADERS: u64 = 1500;
+        /// Of its headers.
+        const HEADERS: u64 = 2000;
         match &self.content {
             Content::Memory(bytes) => HEADERS + bytes.len() as u64,
             Content::Disk(_) => HEADERS,

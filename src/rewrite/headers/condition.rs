@@ -36,9 +36,9 @@ pub fn prepare_request(
     page_expected: bool,
 ) -> Condition {
     let rewriting = tag.is_some();
-    if headers.contains_key(IF_NONE_MATCH) {
+    if let Some(may_be_marked) = may_be_marked(headers) {
         // What most browsers hold most of the time: nothing to take apart.
-        if !rewriting && !may_be_marked(headers) {
+        if !rewriting && !may_be_marked {
             return Condition::AsItIs;
         }
         let Some(kept) = translate(headers, tag, page_expected) else {
@@ -61,13 +61,16 @@ pub fn prepare_request(
     Condition::AsItIs
 }
 
-/// Whether If-None-Match may hold a tag of ours.
-fn may_be_marked(headers: &HeaderMap) -> bool {
+/// Whether If-None-Match may hold a tag of ours; `None` where there is none.
+fn may_be_marked(headers: &HeaderMap) -> Option<bool> {
     let (first, rest) = (MARK[0], &MARK[1..]);
-    headers.get_all(IF_NONE_MATCH).iter().any(|value| {
-        let mut parts = value.as_bytes().split(|byte| *byte == first).skip(1);
-        parts.any(|part| part.starts_with(rest))
-    })
+    let mut values = headers.get_all(IF_NONE_MATCH).iter().peekable();
+    values.peek()?;
+    Some(values.map(HeaderValue::as_bytes).any(|value| {
+        let mut parts = value.split(|byte| *byte == first).skip(1);
+        // Most have not even that byte, which is seen faster than one by one.
+        value.contains(&first) && parts.any(|part| part.starts_with(rest))
+    }))
 }
 
 struct Kept {
