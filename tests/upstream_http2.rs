@@ -9,7 +9,7 @@ mod support {
     pub(crate) mod wait;
 }
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, task::Poll, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -343,6 +343,36 @@ async fn what_may_have_been_done_does_not_go_out_again() {
     drop(peer);
     assert_eq!(answered(asking).await.0, StatusCode::BAD_GATEWAY);
     server.is_alone().await;
+}
+
+#[test]
+fn what_is_handed_over_while_the_connection_ends_does_not_go_out_again() {
+    // What has come is looked at after each step: so the end is seen between the handing over and the sending.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for body in [b"".as_slice(), b"an order"] {
+            let server = Server::start(settings()).await;
+            let asking = server.ask(1);
+            let mut peer = server.greet(None).await;
+            let stream = peer.asked().await;
+            peer.answer(stream).await;
+            assert!(is_fine(&answered(asking).await[0]));
+
+            let mut asking = Box::pin(server.send(Method::POST, body));
+            drop(peer);
+            let asked = poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await;
+            assert!(asked.is_pending());
+            assert_eq!(
+                answered(tokio::spawn(asking)).await.0,
+                StatusCode::BAD_GATEWAY
+            );
+            server.is_alone().await;
+        }
+    });
 }
 
 #[tokio::test]
