@@ -9,7 +9,7 @@ mod support {
     pub(crate) mod wait;
 }
 
-use std::{future::poll_fn, net::SocketAddr, task::Poll, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -345,36 +345,6 @@ async fn what_may_have_been_done_does_not_go_out_again() {
     server.is_alone().await;
 }
 
-#[test]
-fn what_is_handed_over_while_the_connection_ends_does_not_go_out_again() {
-    // What has come is looked at after each step: so the end is seen between the handing over and the sending.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .event_interval(1)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        for body in [b"".as_slice(), b"an order"] {
-            let server = Server::start(settings()).await;
-            let asking = server.ask(1);
-            let mut peer = server.greet(None).await;
-            let stream = peer.asked().await;
-            peer.answer(stream).await;
-            assert!(is_fine(&answered(asking).await[0]));
-
-            let mut asking = Box::pin(server.send(Method::POST, body));
-            drop(peer);
-            let asked = poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx))).await;
-            assert!(asked.is_pending());
-            assert_eq!(
-                answered(tokio::spawn(asking)).await.0,
-                StatusCode::BAD_GATEWAY
-            );
-            server.is_alone().await;
-        }
-    });
-}
-
 #[tokio::test]
 async fn a_body_that_breaks_off_is_not_the_upstreams_fault() {
     let server = Server::start(settings()).await;
@@ -449,6 +419,35 @@ async fn who_refuses_everything_is_asked_a_third_time_and_no_more() {
         peers.push(peer);
     }
     assert_eq!(answered(asking).await.0, StatusCode::BAD_GATEWAY);
+    server.is_alone().await;
+}
+
+#[tokio::test]
+async fn who_is_refused_by_two_asks_a_third_that_is_open() {
+    let server = Server::start(settings()).await;
+    let asking = server.ask(3);
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        let mut peer = server.greet(Some(1)).await;
+        let stream = peer.asked().await;
+        peers.push((peer, stream));
+    }
+    for (peer, stream) in &mut peers {
+        peer.answer(*stream).await;
+    }
+    assert!(answered(asking).await.iter().all(is_fine));
+
+    let asking = server.post(b"an order");
+    let [first, second, third] = &mut peers[..] else {
+        unreachable!()
+    };
+    for (peer, _) in [first, second] {
+        let (stream, _) = peer.asked_whole().await;
+        peer.reset(stream, REFUSED_STREAM).await;
+    }
+    let (stream, _) = third.0.asked_whole().await;
+    third.0.answer(stream).await;
+    assert!(is_fine(&answered(asking).await));
     server.is_alone().await;
 }
 

@@ -74,37 +74,68 @@ pub(super) struct Turn {
     pub(super) is_kept: bool,
 }
 
-/// Which connections will do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    Any,
-    /// Those that were opened after the one with this number.
-    After(u64),
-    /// One that is being opened just now, or will be.
-    New,
+/// Which connections will do: those of which a request knows nothing bad.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Which {
+    /// Those that were opened later than this one: it has ended, and its elders may be about to.
+    later: u64,
+    /// Not the ones that have refused it. None has the number 0.
+    refused: [u64; 2],
+}
+
+// === impl Which ===
+
+impl Which {
+    /// Any.
+    pub(super) const fn any() -> Self {
+        Self {
+            later: 0,
+            refused: [0; 2],
+        }
+    }
+
+    /// Not this one, which goes on for others.
+    pub(super) const fn but(self, number: u64) -> Self {
+        Self {
+            refused: [self.refused[1], number],
+            ..self
+        }
+    }
+
+    /// Not this one, nor any that is older.
+    pub(super) fn later(self, number: u64) -> Self {
+        Self {
+            later: self.later.max(number),
+            ..self
+        }
+    }
+
+    fn has(self, one: &One) -> bool {
+        one.number > self.later && !self.refused.contains(&one.number)
+    }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    /// A turn on a connection that is open and has room.
+    /// A turn on a connection that is open and has room, or where there are as many as there may be on any.
     pub(super) fn turn(&self, which: Which) -> Option<Turn> {
         let open = self.open.load();
-        let usable = || {
-            open.iter()
-                .filter_map(Weak::upgrade)
-                .filter(|one| !one.is_closed())
-        };
-        let wanted = |one: &Arc<One>| match which {
-            Which::Any => true,
-            Which::After(number) => one.number > number,
-            Which::New => false,
-        };
-        let turn = usable().filter(wanted).find_map(|one| Turn::on(one, true));
-        if turn.is_some() || open.len() < CONNECTIONS || usable().count() < CONNECTIONS {
+        let mut usable = usable(&open).filter(|one| which.has(one));
+        let turn = usable.find_map(|one| Turn::on(one, true));
+        if turn.is_some() || open.len() < CONNECTIONS || self::usable(&open).count() < CONNECTIONS {
             return turn;
         }
-        let least = usable().min_by_key(|one| one.under_way.load(Relaxed))?;
+        self.queue(which)
+            // Who has been refused by all may as well be refused once more.
+            .or_else(|| self.queue(Which::any()))
+    }
+
+    /// A turn on a connection that is open, after those which are under way.
+    pub(super) fn queue(&self, which: Which) -> Option<Turn> {
+        let open = self.open.load();
+        let wanted = usable(&open).filter(|one| which.has(one));
+        let least = wanted.min_by_key(|one| one.under_way.load(Relaxed))?;
         least.under_way.fetch_add(1, Relaxed);
         Some(Turn {
             place: Arc::new(Place(least)),
@@ -161,6 +192,11 @@ impl Shared {
         });
         Ok(one)
     }
+}
+
+fn usable(open: &[Weak<One>]) -> impl Iterator<Item = Arc<One>> {
+    let open = open.iter().filter_map(Weak::upgrade);
+    open.filter(|one| !one.is_closed())
 }
 
 /// Sees a connection to its end. Without `one` that comes when no request is under way.

@@ -95,11 +95,11 @@ impl Taken {
         }
     }
 
-    /// Where it is shared, which ones are others than this, and the request's place on it.
-    pub(super) fn shared(&self) -> Option<(Which, Arc<Place>)> {
+    /// Where it is shared, its number, and the request's place on it.
+    pub(super) fn shared(&self) -> Option<(u64, Arc<Place>)> {
         match self {
             Self::Http1(_) => None,
-            Self::Http2(turn) => Some((Which::After(turn.number()), turn.place())),
+            Self::Http2(turn) => Some((turn.number(), turn.place())),
         }
     }
 }
@@ -134,10 +134,10 @@ impl Pool {
         match self.speaks {
             Speaks::Http1 => {}
             // There a new protocol would have to be asked for by other means (RFC 8441): it is not.
-            Speaks::Http2 => return self.shared_turn(Which::Any).await,
+            Speaks::Http2 => return self.shared_turn(Which::any()).await,
             Speaks::Either if http1 => {}
             Speaks::Either => {
-                if let Some(turn) = self.shared.turn(Which::Any) {
+                if let Some(turn) = self.shared.turn(Which::any()) {
                     return Ok(Taken::Http2(turn));
                 }
             }
@@ -145,7 +145,7 @@ impl Pool {
         if let Some(kept) = self.take_kept() {
             return Ok(Taken::Http1(kept));
         }
-        self.open(http1, Which::Any).await
+        self.open(http1, Which::any()).await
     }
 
     /// A new one, or where they are shared one of `which`.

@@ -43,7 +43,8 @@ pub(super) struct Spare {
     head: Option<Request<Outgoing>>,
     back: Option<Back>,
     is_kept: bool,
-    which: Which,
+    /// The connection's number, where it is shared.
+    number: Option<u64>,
 }
 
 // === impl Attempts ===
@@ -54,7 +55,7 @@ impl Attempts {
         Self {
             count: 1,
             is_repeatable: !has_body && is_idempotent(request.method()),
-            which: Which::Any,
+            which: Which::any(),
         }
     }
 
@@ -74,15 +75,15 @@ impl Attempts {
         // Over HTTP/1.1 nobody says that nothing was done.
         let is_needed = self.count < MOST && (shared.is_some() || self.is_repeatable && is_kept);
         let head = is_needed.then(|| copy(request));
-        let (which, back) = match shared {
-            Some((others, place)) => (others, request.body_mut().lend(place)),
-            None => (Which::New, None),
+        let (number, back) = match shared {
+            Some((number, place)) => (Some(number), request.body_mut().lend(place)),
+            None => (None, None),
         };
         Spare {
             head,
             back,
             is_kept,
-            which: if self.is_first() { which } else { Which::New },
+            number,
         }
     }
 
@@ -109,7 +110,12 @@ impl Attempts {
         }
         tracing::debug!(%failure, "request goes out on another connection");
         self.count += 1;
-        self.which = spare.which;
+        if let Some(number) = spare.number {
+            self.which = match failure {
+                Failure::Undone { leaves: false, .. } => self.which.but(number),
+                _ => self.which.later(number),
+            };
+        }
         let (again, back) = match (unsent, spare.back) {
             (Some(unsent), None) => return Ok(*unsent),
             // Its body comes back when nobody has it any more.
@@ -203,7 +209,7 @@ mod tests {
             head: Some(copy(request)),
             back: None,
             is_kept,
-            which: Which::New,
+            number: None,
         }
     }
 
