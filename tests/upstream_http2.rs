@@ -451,6 +451,54 @@ async fn who_is_refused_by_two_asks_a_third_that_is_open() {
     server.is_alone().await;
 }
 
+/// Has a connection fail that is opened because the others are full.
+async fn no_more(server: &Server) {
+    let mut stream = server.accept().await;
+    stream.write_all(b"HTTP/1.1 503 \r\n\r\n").await.unwrap();
+    // Given up before it is closed.
+    let mut rest = Vec::new();
+    let _ = soon("its end", stream.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn where_no_more_can_be_opened_an_open_one_is_waited_for() {
+    let server = Server::start(settings()).await;
+    let first = server.ask(1);
+    let mut peer = server.greet(Some(1)).await;
+    let stream = peer.asked().await;
+    let others = server.ask(5);
+    no_more(&server).await;
+    peer.answer(stream).await;
+    for _ in 0..5 {
+        let stream = peer.asked().await;
+        peer.answer(stream).await;
+    }
+    assert!(answered(first).await.iter().all(is_fine));
+    assert!(answered(others).await.iter().all(is_fine));
+    server.is_alone().await;
+}
+
+#[tokio::test]
+async fn what_is_handed_over_while_the_connection_ends_does_not_go_out_again() {
+    let server = Server::start(settings()).await;
+    let first = server.ask(1);
+    let mut peer = server.greet(Some(1)).await;
+    peer.asked().await;
+    let order = server.post(b"an order");
+    no_more(&server).await;
+    // When this has looked for a connection the order waits for its turn over the first.
+    let other = server.ask(1);
+    let next = server.accept().await;
+    drop(peer);
+    assert_eq!(answered(first).await[0].0, StatusCode::BAD_GATEWAY);
+    let mut peer = Peer::greet(next, None).await;
+    let stream = peer.asked().await;
+    peer.answer(stream).await;
+    assert!(is_fine(&answered(other).await[0]));
+    assert_eq!(answered(order).await.0, StatusCode::BAD_GATEWAY);
+    server.is_alone().await;
+}
+
 #[tokio::test]
 async fn all_who_wait_for_a_connection_fail_with_it() {
     // It is accepted, and nothing comes.
