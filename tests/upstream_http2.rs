@@ -9,7 +9,7 @@ mod support {
     pub(crate) mod wait;
 }
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, task::Poll, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use overspill::upstream::{Http2, ProxySettings, Upstream};
 use support::{
-    frames::{DATA, INTERNAL_ERROR, Peer, REFUSED_STREAM},
+    frames::{DATA, INTERNAL_ERROR, Peer, REFUSED_STREAM, RESET},
     wait::soon,
 };
 use tokio::{
@@ -145,9 +145,11 @@ async fn who_goes_away_does_not_take_the_connection_along_that_others_wait_for()
     let server = Server::start(settings()).await;
     let first = server.ask(1);
     let stream = server.accept().await;
-    let others = server.ask(3);
-    // They have asked when this is through.
-    tokio::task::yield_now().await;
+    let mut others = Box::pin(join_all((0..3).map(|_| server.send(Method::GET, b""))));
+    // They wait for the connection from here on.
+    let asked = poll_fn(|cx| Poll::Ready(others.as_mut().poll(cx))).await;
+    assert!(asked.is_pending());
+    let others = tokio::spawn(others);
     first.abort();
     assert!(soon("its end", first).await.is_err());
     let mut peer = Peer::greet(stream, None).await;
@@ -377,6 +379,22 @@ async fn what_does_no_harm_goes_out_again_over_a_new_connection() {
     let stream = other.asked().await;
     other.answer(stream).await;
     assert!(is_fine(&answered(asking).await[0]));
+}
+
+#[tokio::test]
+async fn the_place_of_what_is_taken_back_is_free_though_its_body_has_no_end() {
+    let server = Server::start(settings()).await;
+    let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, axum::Error>>());
+    let asking = tokio::spawn(server.send_body(Method::PUT, body));
+    let mut peer = server.greet(Some(1)).await;
+    peer.asked().await;
+    asking.abort();
+    while soon("its end", peer.frame()).await.unwrap().kind != RESET {}
+    let asking = server.ask(1);
+    let stream = peer.asked().await;
+    peer.answer(stream).await;
+    assert!(is_fine(&answered(asking).await[0]));
+    server.is_alone().await;
 }
 
 #[tokio::test]
