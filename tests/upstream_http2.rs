@@ -1,6 +1,6 @@
 //! An upstream that speaks HTTP/2: how many connections it gets, and what becomes of what it does not do.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, task::Poll, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::{
 use tower_service::Service;
 
 use crate::support::{
-    frames::{DATA, INTERNAL_ERROR, Peer, REFUSED_STREAM},
+    frames::{DATA, INTERNAL_ERROR, Peer, REFUSED_STREAM, RESET},
     wait::soon,
 };
 
@@ -137,9 +137,11 @@ async fn who_goes_away_does_not_take_the_connection_along_that_others_wait_for()
     let server = Server::start(settings()).await;
     let first = server.ask(1);
     let stream = server.accept().await;
-    let others = server.ask(3);
-    // They have asked when this is through.
-    tokio::task::yield_now().await;
+    let mut others = Box::pin(join_all((0..3).map(|_| server.send(Method::GET, b""))));
+    // They wait for the connection from here on.
+    let asked = poll_fn(|cx| Poll::Ready(others.as_mut().poll(cx))).await;
+    assert!(asked.is_pending());
+    let others = tokio::spawn(others);
     first.abort();
     assert!(soon("its end", first).await.is_err());
     let mut peer = Peer::greet(stream, None).await;
@@ -372,6 +374,40 @@ async fn what_does_no_harm_goes_out_again_over_a_new_connection() {
 }
 
 #[tokio::test]
+async fn the_place_of_what_is_taken_back_is_free_though_its_body_has_no_end() {
+    let server = Server::start(settings()).await;
+    let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, axum::Error>>());
+    let asking = tokio::spawn(server.send_body(Method::PUT, body));
+    let mut peer = server.greet(Some(1)).await;
+    peer.asked().await;
+    asking.abort();
+    while soon("its end", peer.frame()).await.unwrap().kind != RESET {}
+    let asking = server.ask(1);
+    let stream = peer.asked().await;
+    peer.answer(stream).await;
+    assert!(is_fine(&answered(asking).await[0]));
+    server.is_alone().await;
+}
+
+#[tokio::test]
+async fn the_place_is_free_too_when_an_answer_has_begun_that_nobody_wants() {
+    let server = Server::start(settings()).await;
+    let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, axum::Error>>());
+    let request = Request::put("/").header("host", "site.example");
+    let asking = tokio::spawn(server.upstream.clone().call(request.body(body).unwrap()));
+    let mut peer = server.greet(Some(1)).await;
+    let stream = peer.asked().await;
+    peer.begin_answer(stream).await;
+    drop(answered(asking).await.unwrap());
+    while soon("its end", peer.frame()).await.unwrap().kind != RESET {}
+    let asking = server.ask(1);
+    let stream = peer.asked().await;
+    peer.answer(stream).await;
+    assert!(is_fine(&answered(asking).await[0]));
+    server.is_alone().await;
+}
+
+#[tokio::test]
 async fn a_long_body_does_not_go_out_again() {
     let server = Server::start(settings()).await;
     let (mut feed, parts) = tokio::io::duplex(1 << 20);
@@ -411,6 +447,83 @@ async fn who_refuses_everything_is_asked_a_third_time_and_no_more() {
         peers.push(peer);
     }
     assert_eq!(answered(asking).await.0, StatusCode::BAD_GATEWAY);
+    server.is_alone().await;
+}
+
+#[tokio::test]
+async fn who_is_refused_by_two_asks_a_third_that_is_open() {
+    let server = Server::start(settings()).await;
+    let asking = server.ask(3);
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        let mut peer = server.greet(Some(1)).await;
+        let stream = peer.asked().await;
+        peers.push((peer, stream));
+    }
+    for (peer, stream) in &mut peers {
+        peer.answer(*stream).await;
+    }
+    assert!(answered(asking).await.iter().all(is_fine));
+
+    let asking = server.post(b"an order");
+    let [first, second, third] = &mut peers[..] else {
+        unreachable!()
+    };
+    for (peer, _) in [first, second] {
+        let (stream, _) = peer.asked_whole().await;
+        peer.reset(stream, REFUSED_STREAM).await;
+    }
+    let (stream, _) = third.0.asked_whole().await;
+    third.0.answer(stream).await;
+    assert!(is_fine(&answered(asking).await));
+    server.is_alone().await;
+}
+
+/// Has a connection fail that is opened because the others are full.
+async fn no_more(server: &Server) {
+    let mut stream = server.accept().await;
+    stream.write_all(b"HTTP/1.1 503 \r\n\r\n").await.unwrap();
+    // Given up before it is closed.
+    let mut rest = Vec::new();
+    let _ = soon("its end", stream.read_to_end(&mut rest)).await;
+}
+
+#[tokio::test]
+async fn where_no_more_can_be_opened_an_open_one_is_waited_for() {
+    let server = Server::start(settings()).await;
+    let first = server.ask(1);
+    let mut peer = server.greet(Some(1)).await;
+    let stream = peer.asked().await;
+    let others = server.ask(5);
+    no_more(&server).await;
+    peer.answer(stream).await;
+    for _ in 0..5 {
+        let stream = peer.asked().await;
+        peer.answer(stream).await;
+    }
+    assert!(answered(first).await.iter().all(is_fine));
+    assert!(answered(others).await.iter().all(is_fine));
+    server.is_alone().await;
+}
+
+#[tokio::test]
+async fn what_is_handed_over_while_the_connection_ends_does_not_go_out_again() {
+    let server = Server::start(settings()).await;
+    let first = server.ask(1);
+    let mut peer = server.greet(Some(1)).await;
+    peer.asked().await;
+    let order = server.post(b"an order");
+    no_more(&server).await;
+    // When this has looked for a connection the order waits for its turn over the first.
+    let other = server.ask(1);
+    let next = server.accept().await;
+    drop(peer);
+    assert_eq!(answered(first).await[0].0, StatusCode::BAD_GATEWAY);
+    let mut peer = Peer::greet(next, None).await;
+    let stream = peer.asked().await;
+    peer.answer(stream).await;
+    assert!(is_fine(&answered(other).await[0]));
+    assert_eq!(answered(order).await.0, StatusCode::BAD_GATEWAY);
     server.is_alone().await;
 }
 

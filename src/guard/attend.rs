@@ -47,11 +47,13 @@ pub(crate) enum Served<E> {
 }
 
 /// Waits for what comes before a connection's first request, a TLS handshake: it belongs to the head, and may take no
-/// longer.
+/// longer. When the server stops it may go on until the time for what is under way is over.
 pub(crate) async fn attend_before<F: Future>(
     before: F,
     doing: &Doing,
     limits: &LimitSettings,
+    // Of its own: who attends to the connection afterwards is told of what has been said meanwhile.
+    mut stop: Stop,
 ) -> Result<F::Output, Why> {
     let end = doing.quiet_since() + limits.head_time;
     tokio::select! {
@@ -59,6 +61,7 @@ pub(crate) async fn attend_before<F: Future>(
         done = before => Ok(done),
         () = sleep_until(end) => Err(Why::Head),
         () = doing.leave.notified() => Err(Why::Crowded),
+        () = async { while stop.next().await != Stage::Over {} } => Err(Why::Stopped),
     }
 }
 
@@ -342,6 +345,20 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(39)).await;
         doing.read();
         assert_eq!(seconds(&doing, || {}).await, (Some(Why::Head), 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_ends_when_the_server_has_stopped_and_not_before() {
+        let doing = doing();
+        let stopping = super::super::Stopping::new();
+        let stop = stopping.stop();
+        let begun = Instant::now();
+        let draining = tokio::spawn(async move { stopping.drain(Duration::from_secs(4)).await });
+        let never = std::future::pending::<()>();
+        let ended = attend_before(never, &doing, &LIMITS, stop).await;
+        assert_eq!(ended, Err(Why::Stopped));
+        assert_eq!(begun.elapsed(), Duration::from_secs(4));
+        draining.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

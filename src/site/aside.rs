@@ -1,12 +1,20 @@
 //! Work that nobody waits for: done by one thread, one after the other.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::runtime::Handle;
 
+use crate::seldom::Seldom;
+
 /// Work that is done by one thread aside, one after the other.
 #[derive(Debug)]
-pub(super) struct Aside<T>(Mutex<Queue<T>>);
+pub(super) struct Aside<T> {
+    queue: Mutex<Queue<T>>,
+    crashed: Seldom,
+}
 
 #[derive(Debug)]
 struct Queue<T> {
@@ -22,19 +30,22 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Aside ===
 
 impl<T: Send + 'static> Aside<T> {
-    pub(super) const fn new() -> Self {
-        Self(Mutex::new(Queue {
-            waiting: Vec::new(),
-            runs: false,
-        }))
+    pub(super) fn new() -> Self {
+        Self {
+            queue: Mutex::new(Queue {
+                waiting: Vec::new(),
+                runs: false,
+            }),
+            crashed: Seldom::default(),
+        }
     }
 
-    /// Has `work` done by `run`, which takes all that waits. `false`: not now.
+    /// Has `work` done by `run`, which [works off](Self::work_off) all that waits. `false`: not now.
     pub(super) fn add(&self, work: T, most: usize, run: impl FnOnce() + Send + 'static) -> bool {
         let Ok(runtime) = Handle::try_current() else {
             return false;
         };
-        let mut queue = locked(&self.0);
+        let mut queue = locked(&self.queue);
         if queue.waiting.len() >= most {
             return false;
         }
@@ -46,10 +57,69 @@ impl<T: Send + 'static> Aside<T> {
         true
     }
 
+    /// Has `each` do all that waits. A crash costs the work in which it happens.
+    pub(super) fn work_off(&self, each: impl Fn(T)) {
+        loop {
+            let waiting = self.take();
+            if waiting.is_empty() {
+                return;
+            }
+            for work in waiting {
+                // What it shares with others it changes as a whole or not at all.
+                let done = catch_unwind(AssertUnwindSafe(|| each(work)));
+                if done.is_err() && self.crashed.is_due() {
+                    tracing::error!("work on a file has crashed; it is left out");
+                }
+            }
+        }
+    }
+
     /// What waits; nothing: whoever asks has to stop.
-    pub(super) fn take(&self) -> Vec<T> {
-        let mut queue = locked(&self.0);
+    fn take(&self) -> Vec<T> {
+        let mut queue = locked(&self.queue);
         queue.runs = !queue.waiting.is_empty();
         std::mem::take(&mut queue.waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_crash_takes_no_other_work_along() {
+        let aside = Arc::new(Aside::new());
+        let (tell, mut done) = unbounded_channel();
+        for round in 0..2 {
+            for work in [0, 1, 2] {
+                let (own, tell) = (aside.clone(), tell.clone());
+                let run = move || {
+                    own.work_off(|work| {
+                        assert_ne!(work, 0, "a crash");
+                        tell.send(work).unwrap();
+                    });
+                };
+                assert!(aside.add(round * 3 + work, 10, run));
+            }
+            for work in [0, 1, 2] {
+                let work = round * 3 + work;
+                if work != 0 {
+                    assert_eq!(done.recv().await, Some(work));
+                }
+            }
+        }
+        // What crashes last ends nothing either.
+        let (own, again) = (aside.clone(), aside.clone());
+        assert!(aside.add(0, 10, move || own.work_off(|_| panic!("a crash"))));
+        let run = move || again.work_off(|work| tell.send(work).unwrap());
+        while locked(&aside.queue).runs {
+            tokio::task::yield_now().await;
+        }
+        assert!(aside.add(7, 10, run));
+        assert_eq!(done.recv().await, Some(7));
     }
 }

@@ -242,17 +242,11 @@ impl Store {
     }
 
     fn encode_waiting(&self) {
-        loop {
-            let waiting = self.codings.take();
-            if waiting.is_empty() {
-                return;
+        self.codings.work_off(|(entry, place)| {
+            if let Some(entry) = entry.upgrade() {
+                self.encode(&entry, place);
             }
-            for (entry, place) in waiting {
-                if let Some(entry) = entry.upgrade() {
-                    self.encode(&entry, place);
-                }
-            }
-        }
+        });
     }
 
     fn encode(&self, entry: &Arc<Entry>, place: usize) {

@@ -116,7 +116,8 @@ impl Connections {
         };
         let io = Counted::new(io, place.doing.clone());
         let handshake = tls.acceptor.accept(io);
-        let io: TlsStream<_> = match attend_before(handshake, &place.doing, &self.limits).await {
+        let before = attend_before(handshake, &place.doing, &self.limits, stop.clone());
+        let io: TlsStream<_> = match before.await {
             Ok(Ok(io)) => io,
             Ok(Err(error)) => return Served::Ended(Err(error.into())),
             Err(why) => return Served::ShownOut(why),

@@ -17,28 +17,45 @@ use super::{
     certificate::date,
     certificates::{Kept, Set},
 };
-use crate::journal::Event;
+use crate::{journal::Event, seldom::Seldom};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Takes new files of `certificates` into use, and tells `tell` of it; until it is given up.
 pub(crate) async fn watch(certificates: Certificates, tell: impl Fn(Event) + Send + 'static) {
+    watch_by(Looker::look, certificates, tell).await;
+}
+
+/// The same; `look` is what is done at each.
+async fn watch_by(
+    look: impl Fn(&mut Looker, &Kept) -> Option<Event> + Copy + Send + 'static,
+    certificates: Certificates,
+    tell: impl Fn(Event) + Send + 'static,
+) {
+    let crashed = Seldom::default();
     let kept = certificates.kept();
     let mut looker = Looker::new(&kept.current());
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let kept = kept.clone();
+        let looks = kept.clone();
         // The disk may let one wait.
         let looked = tokio::task::spawn_blocking(move || {
-            let told = looker.look(&kept);
+            let told = look(&mut looker, &looks);
             (looker, told)
         });
-        // It fails where the runtime ends.
-        let Ok((back, told)) = looked.await else {
-            return;
+        let (back, told) = match looked.await {
+            Ok(looked) => looked,
+            Err(crash) if crash.is_panic() => {
+                if crashed.is_due() {
+                    tracing::error!(%crash, "a look at the certificates has crashed; the next one follows");
+                }
+                (Looker::new(&kept.current()), None)
+            }
+            // The runtime ends.
+            Err(_) => return,
         };
         looker = back;
         if let Some(told) = told {
@@ -149,5 +166,40 @@ impl Looker {
             set.warn(now);
         }
         self.ended = ended;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_crashes_is_followed_by_the_next() {
+        static LOOKS: AtomicU32 = AtomicU32::new(0);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+        let settings = TlsSettings {
+            certificate: folder.join("cert.pem"),
+            key: folder.join("key.pem"),
+            ..TlsSettings::default()
+        };
+        let certificates = Certificates::read(&settings, "primary.tls").unwrap();
+        let (tell, mut told) = unbounded_channel();
+        let look = |_: &mut Looker, _: &Kept| {
+            assert_ne!(LOOKS.fetch_add(1, SeqCst), 0, "a crash");
+            Some(Event::Certificates {
+                names: Vec::new(),
+                until: String::new(),
+                error: None,
+            })
+        };
+        let watching = tokio::spawn(watch_by(look, certificates, move |event| {
+            let _ = tell.send(event);
+        }));
+        assert!(told.recv().await.is_some());
+        watching.abort();
     }
 }

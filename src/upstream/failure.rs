@@ -38,8 +38,6 @@ pub(crate) enum Failure {
         /// Nor will it take anything else over this connection.
         leaves: bool,
     },
-    #[error("the connection ended before the request went out, or has just gone out")]
-    Gone,
     /// What several have waited for.
     #[error(transparent)]
     Shared(Arc<Failure>),
@@ -53,8 +51,8 @@ impl Failure {
     /// That of a request over HTTP/2.
     pub(super) fn of_http2(error: hyper::Error) -> Self {
         if error.is_user() {
-            // hyper's word for what waits for its turn, or for its answer, when all of it ends.
-            return Self::Gone;
+            // hyper's word for what waits for its turn, or for its answer, when all of it ends. Its head may have gone out.
+            return Self::Ended;
         }
         let h2 = causes(&error).find_map(|cause| cause.downcast_ref::<h2::Error>());
         match h2 {
@@ -74,17 +72,12 @@ impl Failure {
         }
     }
 
-    /// May the request be sent again, whatever it is?
+    /// Does the upstream say that it has done nothing?
     pub(super) const fn is_undone(&self) -> bool {
         matches!(self, Self::Undone { .. })
     }
 
-    /// May the request be sent again, if it does no harm or nothing of its body was taken?
-    pub(super) const fn is_gone(&self) -> bool {
-        matches!(self, Self::Gone)
-    }
-
-    /// Did the connection close after the request was written and before an answer? A kept connection
+    /// Did the connection close after the request was written, or handed over, and before an answer? A kept connection
     /// that the upstream gives up in that moment looks like this.
     pub(super) fn is_closed_unanswered(&self) -> bool {
         let error = match self {
@@ -139,7 +132,6 @@ impl Failure {
             | Self::Ended
             | Self::NoHttp2
             | Self::Undone { .. }
-            | Self::Gone
             | Self::Upgraded
             | Self::Ambiguous => (
                 StatusCode::BAD_GATEWAY,

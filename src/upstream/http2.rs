@@ -15,13 +15,12 @@ use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::http2::{Builder, Connection, SendRequest},
+    rt::{Read, Write},
 };
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{
-    body::Outgoing, connect::Stream, failure::Failure, greeting::Greeted, http1::Unanswered,
-};
+use super::{body::Outgoing, failure::Failure, greeting::Greeted, http1::Unanswered};
 
 /// At most so many requests go over one connection at once, whatever the other end allows: they share its window, and
 /// wait for what one of them has lost.
@@ -74,37 +73,68 @@ pub(super) struct Turn {
     pub(super) is_kept: bool,
 }
 
-/// Which connections will do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    Any,
-    /// Those that were opened after the one with this number.
-    After(u64),
-    /// One that is being opened just now, or will be.
-    New,
+/// Which connections will do: those of which a request knows nothing bad.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Which {
+    /// Those that were opened later than this one: it has ended, and its elders may be about to.
+    later: u64,
+    /// Not the ones that have refused it. None has the number 0.
+    refused: [u64; 2],
+}
+
+// === impl Which ===
+
+impl Which {
+    /// Any.
+    pub(super) const fn any() -> Self {
+        Self {
+            later: 0,
+            refused: [0; 2],
+        }
+    }
+
+    /// Not this one, which goes on for others.
+    pub(super) const fn but(self, number: u64) -> Self {
+        Self {
+            refused: [self.refused[1], number],
+            ..self
+        }
+    }
+
+    /// Not this one, nor any that is older.
+    pub(super) fn later(self, number: u64) -> Self {
+        Self {
+            later: self.later.max(number),
+            ..self
+        }
+    }
+
+    fn has(self, one: &One) -> bool {
+        one.number > self.later && !self.refused.contains(&one.number)
+    }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    /// A turn on a connection that is open and has room.
+    /// A turn on a connection that is open and has room, or where there are as many as there may be on any.
     pub(super) fn turn(&self, which: Which) -> Option<Turn> {
         let open = self.open.load();
-        let usable = || {
-            open.iter()
-                .filter_map(Weak::upgrade)
-                .filter(|one| !one.is_closed())
-        };
-        let wanted = |one: &Arc<One>| match which {
-            Which::Any => true,
-            Which::After(number) => one.number > number,
-            Which::New => false,
-        };
-        let turn = usable().filter(wanted).find_map(|one| Turn::on(one, true));
-        if turn.is_some() || open.len() < CONNECTIONS || usable().count() < CONNECTIONS {
+        let mut usable = usable(&open).filter(|one| which.has(one));
+        let turn = usable.find_map(|one| Turn::on(one, true));
+        if turn.is_some() || open.len() < CONNECTIONS || self::usable(&open).count() < CONNECTIONS {
             return turn;
         }
-        let least = usable().min_by_key(|one| one.under_way.load(Relaxed))?;
+        self.queue(which)
+            // Who has been refused by all may as well be refused once more.
+            .or_else(|| self.queue(Which::any()))
+    }
+
+    /// A turn on a connection that is open, after those which are under way.
+    pub(super) fn queue(&self, which: Which) -> Option<Turn> {
+        let open = self.open.load();
+        let wanted = usable(&open).filter(|one| which.has(one));
+        let least = wanted.min_by_key(|one| one.under_way.load(Relaxed))?;
         least.under_way.fetch_add(1, Relaxed);
         Some(Turn {
             place: Arc::new(Place(least)),
@@ -114,28 +144,18 @@ impl Shared {
 
     /// Begins HTTP/2 over `stream`, and waits until `end` for the other end to do so. The connection is open for all, and
     /// for `keep` after its last request.
-    pub(super) async fn add(
+    pub(super) async fn add<S>(
         &self,
-        stream: Stream,
+        stream: S,
         end: Instant,
         keep: Duration,
-    ) -> Result<Arc<One>, Failure> {
-        let (stream, greeting) = Greeted::new(stream);
-        let (sender, connection) = Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_max_send_streams(UNSAID)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SENT)
-            .keep_alive_interval(SILENCE)
-            .handshake(stream)
-            .await
-            .map_err(Failure::Broken)?;
-        let most = match timeout_at(end, greeting).await {
-            Ok(Ok(most)) => Arc::new(AtomicUsize::new(most.clamp(1, MOST))),
-            Ok(Err(_)) => return Err(Failure::NoHttp2),
-            Err(_) => return Err(Failure::ConnectTimeout),
-        };
+    ) -> Result<Arc<One>, Failure>
+    where
+        S: Read + Write + Unpin + Send + 'static,
+    {
+        let greeted = timeout_at(end, greet(stream)).await;
+        let (sender, connection, most) = greeted.unwrap_or(Err(Failure::ConnectTimeout))?;
+        let most = Arc::new(AtomicUsize::new(most.clamp(1, MOST)));
         let one = Arc::new(One {
             sender: ArcSwapOption::from_pointee(sender),
             under_way: AtomicUsize::new(0),
@@ -163,9 +183,40 @@ impl Shared {
     }
 }
 
+type Greetings<S> = (
+    SendRequest<Outgoing>,
+    Connection<Greeted<S>, Outgoing, TokioExecutor>,
+    usize,
+);
+
+/// Says what HTTP/2 begins with, and waits for the other end to do so: how many requests at once it allows.
+async fn greet<S>(stream: S) -> Result<Greetings<S>, Failure>
+where
+    S: Read + Write + Unpin + Send + 'static,
+{
+    let (stream, greeting) = Greeted::new(stream);
+    let (sender, connection) = Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_max_send_streams(UNSAID)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SENT)
+        .keep_alive_interval(SILENCE)
+        .handshake(stream)
+        .await
+        .map_err(Failure::Broken)?;
+    let most = greeting.await.map_err(|_| Failure::NoHttp2)?;
+    Ok((sender, connection, most))
+}
+
+fn usable(open: &[Weak<One>]) -> impl Iterator<Item = Arc<One>> {
+    let open = open.iter().filter_map(Weak::upgrade);
+    open.filter(|one| !one.is_closed())
+}
+
 /// Sees a connection to its end. Without `one` that comes when no request is under way.
-async fn drive(
-    mut connection: Connection<Greeted<Stream>, Outgoing, TokioExecutor>,
+async fn drive<S: Read + Write + Unpin + Send + 'static>(
+    mut connection: Connection<Greeted<S>, Outgoing, TokioExecutor>,
     most: Arc<AtomicUsize>,
     one: Option<Arc<One>>,
     keep: Duration,
@@ -279,5 +330,25 @@ impl Drop for Place {
         // Before it shows as idle: it must not look as if it had been so for long.
         one.idle_since.store(millis, Relaxed);
         one.under_way.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use tokio::{io::duplex, time::timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_the_greeting_is_waited_for_no_longer_than_the_limit() {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let (stream, _silent) = duplex(8);
+        let shared = Shared::default();
+        let begun = Instant::now();
+        let added = shared.add(TokioIo::new(stream), begun + LIMIT, LIMIT);
+        let added = timeout(LIMIT * 100, added).await.expect("it ends");
+        assert!(matches!(added, Err(Failure::ConnectTimeout)));
+        assert_eq!(begun.elapsed(), LIMIT);
     }
 }

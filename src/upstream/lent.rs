@@ -37,8 +37,6 @@ struct Lent<H> {
 struct Kept {
     parts: Vec<Bytes>,
     size: usize,
-    /// Somebody has asked for some of it.
-    is_touched: bool,
     trailers: Option<HeaderMap>,
     /// [`None`]: it is over.
     rest: Option<Body>,
@@ -74,11 +72,10 @@ fn lent<H: Send + Unpin + 'static>(
 // === impl Back ===
 
 impl Back {
-    /// The body as it was, to be sent again. [`None`]: too much was taken, or it broke off; with `untouched`: or anything was
-    /// asked for. Waits until nobody sends it any more.
-    pub(super) async fn again(self, untouched: bool) -> Option<Body> {
+    /// The body as it was, to be sent again. [`None`]: too much was taken, or it broke off. Waits until nobody sends it any more.
+    pub(super) async fn again(self) -> Option<Body> {
         let body = self.0.await.ok()?;
-        (!untouched || !body.is_touched).then(|| lent(body, None, ()))
+        Some(lent(body, None, ()))
     }
 }
 
@@ -136,7 +133,6 @@ impl<H: Unpin> HttpBody for Lent<H> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.body.is_touched = true;
         if let Some(part) = self.kept() {
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
@@ -206,7 +202,7 @@ mod tests {
                 let _ = lent.frame().await;
             }
             drop(lent);
-            body = back.again(false).await.expect("it is small");
+            body = back.again().await.expect("it is small");
         }
         assert!(!body.is_end_stream());
         let whole = body.collect().await.unwrap();
@@ -215,26 +211,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_asked_for_is_not_untouched() {
-        let (lent, back) = lend(body(&[3]), ());
-        drop(lent);
-        assert!(back.again(true).await.is_some());
-        let (mut lent, back) = lend(body(&[3]), ());
-        let _ = lent.frame().await;
-        drop(lent);
-        assert!(back.again(true).await.is_none());
-    }
-
-    #[tokio::test]
     async fn of_a_large_one_only_what_has_not_been_taken() {
         let (mut lent, back) = lend(body(&[3, MOST]), ());
         lent.frame().await.unwrap().unwrap();
         drop(lent);
-        let (mut lent, back) = lend(back.again(false).await.expect("little was taken"), ());
+        let (mut lent, back) = lend(back.again().await.expect("little was taken"), ());
         for _ in 0..2 {
             lent.frame().await.unwrap().unwrap();
         }
-        assert!(back.again(false).await.is_none());
+        assert!(back.again().await.is_none());
         assert!(lent.frame().await.unwrap().unwrap().is_trailers());
     }
 }

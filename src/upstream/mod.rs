@@ -28,12 +28,10 @@
 //! | the client sends nothing of its body for as long | 408 |
 //! | nothing of the answer's body for [`Timeouts::idle`] | the answer breaks off |
 //!
-//! **What is sent twice.** A request of which not a byte was written, because the kept connection turned
-//! out to be closed, goes out on another: whatever it is, the upstream has not seen it. Where a kept connection
-//! closes after the request was written and before an answer, nobody knows what the upstream did: GET,
-//! HEAD, OPTIONS and TRACE without a body are sent once more, all others get a 502.
-//! Over HTTP/2 the upstream may say that it has not looked at a request (GOAWAY, REFUSED_STREAM): it goes out on another
-//! connection, whatever it is, unless more of its body has gone than is kept (`lent`).
+//! **What is sent twice** (`retry`). What the upstream certainly has not looked at goes out on another connection, whatever it is:
+//! it was never handed over, since the kept connection turned out to be closed, or the upstream says so (over HTTP/2: GOAWAY,
+//! REFUSED_STREAM), unless more of its body has gone than is kept (`lent`). Where a kept connection ends without an answer nobody
+//! knows what the upstream did: GET, HEAD, OPTIONS, TRACE, PUT and DELETE without a body are sent once more, all others get a 502.
 //!
 //! **Connections** (`pool`, `http1`, `http2`). One of HTTP/1.1 is driven by the request that uses it, and kept for the next
 //! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared: whoever needs one while
@@ -64,6 +62,7 @@ mod http2;
 mod lent;
 mod over_http2;
 mod pool;
+mod retry;
 mod service;
 mod settings;
 mod target;

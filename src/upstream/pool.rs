@@ -4,8 +4,8 @@
 //! than needed grows old and is closed. Nobody waits for a lock: where another thread looks at the same place in that
 //! moment, the next place is taken, or a new connection.
 //!
-//! HTTP/2: a few connections, for all. One is opened at a time, and whoever needs one meanwhile waits for it, and fails with it.
-//! Where the upstream chooses the protocol (ALPN) it is the same until it has chosen HTTP/1.1.
+//! HTTP/2: a few connections, for all. One is opened at a time, and whoever needs one meanwhile waits for it. Where it can't be
+//! opened they wait for one that is open, and fail where there is none. Where the upstream chooses the protocol (ALPN) it is the same until it has chosen HTTP/1.1.
 
 use std::{
     sync::{
@@ -95,11 +95,11 @@ impl Taken {
         }
     }
 
-    /// Where it is shared, which ones are others than this, and the request's place on it.
-    pub(super) fn shared(&self) -> Option<(Which, Arc<Place>)> {
+    /// Where it is shared, its number, and the request's place on it.
+    pub(super) fn shared(&self) -> Option<(u64, Arc<Place>)> {
         match self {
             Self::Http1(_) => None,
-            Self::Http2(turn) => Some((Which::After(turn.number()), turn.place())),
+            Self::Http2(turn) => Some((turn.number(), turn.place())),
         }
     }
 }
@@ -134,10 +134,10 @@ impl Pool {
         match self.speaks {
             Speaks::Http1 => {}
             // There a new protocol would have to be asked for by other means (RFC 8441): it is not.
-            Speaks::Http2 => return self.shared_turn(Which::Any).await,
+            Speaks::Http2 => return self.shared_turn(Which::any(), None).await,
             Speaks::Either if http1 => {}
             Speaks::Either => {
-                if let Some(turn) = self.shared.turn(Which::Any) {
+                if let Some(turn) = self.shared.turn(Which::any()) {
                     return Ok(Taken::Http2(turn));
                 }
             }
@@ -145,7 +145,7 @@ impl Pool {
         if let Some(kept) = self.take_kept() {
             return Ok(Taken::Http1(kept));
         }
-        self.open(http1, Which::Any).await
+        self.open(http1, Which::any()).await
     }
 
     /// A new one, or where they are shared one of `which`.
@@ -160,17 +160,16 @@ impl Pool {
             Speaks::Either => !http1 && !self.chose_http1.load(Relaxed),
         };
         if is_shared {
-            return self.shared_turn(which).await;
+            return self.shared_turn(which, None).await;
         }
         let end = Instant::now() + self.connector.limit;
         let (stream, is_http2) = self.connector.open(http1).await?;
         if !is_http2 {
             return self.http1(stream).await;
         }
+        // It has changed its mind: others may be told the same just now, and one connection does for all.
         self.chose_http1.store(false, Relaxed);
-        let one = self.shared.add(stream, end, self.keep).await?;
-        let turn = Turn::on(one, false).ok_or(Failure::Ended)?;
-        Ok(Taken::Http2(turn))
+        self.shared_turn(which, Some((stream, end))).await
     }
 
     async fn http1(self: &Arc<Self>, stream: Stream) -> Result<Taken, Failure> {
@@ -180,11 +179,16 @@ impl Pool {
         Http1::new(stream).await.map(Taken::Http1)
     }
 
-    /// A turn on a connection that is shared, or what the upstream has chosen instead.
-    async fn shared_turn(self: &Arc<Self>, which: Which) -> Result<Taken, Failure> {
+    /// A turn on a connection that is shared, or what the upstream has chosen instead. `begun`: a connection over
+    /// which HTTP/2 is to be spoken where one is needed, and until when it has time to begin.
+    async fn shared_turn(
+        self: &Arc<Self>,
+        which: Which,
+        mut begun: Option<(Stream, Instant)>,
+    ) -> Result<Taken, Failure> {
         let mut closed = 0;
         while closed < CLOSED {
-            let mut opening = match self.wait_or_open(which) {
+            let mut opening = match self.wait_or_open(which, begun.take()) {
                 Ok(turn) => return Ok(Taken::Http2(turn)),
                 Err(opening) => opening,
             };
@@ -208,15 +212,22 @@ impl Pool {
                     };
                     return self.http1(stream).await;
                 }
-                Some(Opened::Failed(failure)) => return Err(Failure::Shared(failure)),
+                Some(Opened::Failed(failure)) => {
+                    let queued = self.shared.queue(which).map(Taken::Http2);
+                    return queued.ok_or(Failure::Shared(failure));
+                }
                 None => break,
             }
         }
         Err(Failure::Ended)
     }
 
-    /// A turn, where there is one; else what to wait for.
-    fn wait_or_open(self: &Arc<Self>, which: Which) -> Result<Turn, Opening> {
+    /// A turn, where there is one; else what to wait for. `begun`: as in [`shared_turn`](Self::shared_turn).
+    fn wait_or_open(
+        self: &Arc<Self>,
+        which: Which,
+        begun: Option<(Stream, Instant)>,
+    ) -> Result<Turn, Opening> {
         if let Some(turn) = self.shared.turn(which) {
             return Ok(turn);
         }
@@ -235,7 +246,7 @@ impl Pool {
         let pool = self.clone();
         // Whoever began it may go away: the others still wait for it.
         tokio::spawn(async move {
-            let opened = pool.open_shared().await;
+            let opened = pool.open_shared(begun).await;
             *held(&pool.opening) = None;
             // They may all have gone.
             let _ = tell.send(Some(opened));
@@ -243,9 +254,16 @@ impl Pool {
         Err(told)
     }
 
-    async fn open_shared(&self) -> Opened {
-        let end = Instant::now() + self.connector.limit;
-        let opened = match self.connector.open(false).await {
+    async fn open_shared(&self, begun: Option<(Stream, Instant)>) -> Opened {
+        let mut end = Instant::now() + self.connector.limit;
+        let connected = match begun {
+            Some((stream, until)) => {
+                end = until;
+                Ok((stream, true))
+            }
+            None => self.connector.open(false).await,
+        };
+        let opened = match connected {
             Ok((stream, is_http2)) if is_http2 || self.speaks == Speaks::Http2 => {
                 self.shared.add(stream, end, self.keep).await
             }
@@ -334,6 +352,44 @@ async fn sweep(pool: Weak<Pool>, keep: Duration) {
         let now = Instant::now();
         for mut kept in pool.places.iter().filter_map(free) {
             kept.retain(|connection| now < connection.kept_since + keep);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use hyper_util::rt::TokioIo;
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn where_the_upstream_changes_to_http2_one_connection_is_enough_for_all_who_opened_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = format!("http://{address}").parse().unwrap();
+        let settings = ProxySettings {
+            http2: Http2::Always,
+            ..ProxySettings::default()
+        };
+        let pool = Pool::new(&Target::new(&url).unwrap(), &settings).unwrap();
+        let (mut turns, mut others) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            let stream = Stream::Tcp(TokioIo::new(TcpStream::connect(address).await.unwrap()));
+            let mut other = listener.accept().await.unwrap().0;
+            // SETTINGS, without any.
+            other.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+            others.push(other);
+            let end = Instant::now() + Duration::from_secs(180);
+            turns.push(pool.shared_turn(Which::any(), Some((stream, end))));
+        }
+        for turn in join_all(turns).await {
+            let shared = turn.ok().and_then(|turn| turn.shared());
+            assert_eq!(shared.map(|(number, _)| number), Some(1));
         }
     }
 }

@@ -19,21 +19,19 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 use url::Url;
 
 use super::{
     OverTls, Timeouts, TrustedForwarding, UpstreamError,
-    body::{Download, Link, Outgoing, Progress},
-    expect::Go,
+    body::{Download, Link, Outgoing, Progress, Wanted},
     failure::Failure,
     forwarded::{Origin, Way, write_forwarded},
     headers::{join_cookies, strip_one_hop, strip_request},
     http1::{Http1, Unanswered},
-    http2::Which,
-    lent::Back,
     pool::{Pool, Taken},
+    retry::{Attempts, Sending},
     settings::{Host, Http2, ProxySettings},
     target::Target,
     upgrade::Asking,
@@ -156,59 +154,23 @@ impl Upstream {
         asking: Option<Asking>,
     ) -> Result<Response<Body>, Failure> {
         let (mut request, upload) = Sending::of(request, begun);
-        // What was written may have been read: twice only where that does no harm.
-        let mut is_safe = upload.is_none() && is_safe(request.method());
-        // Connections that were kept and can't be used any more are few: a new one is the second or the third.
-        let mut tries = 0;
-        let mut which = Which::Any;
+        let mut attempts = Attempts::of(&request);
         loop {
-            let taken = if tries > 0 {
-                self.pool.open(asking.is_some(), which).await?
+            let http1 = asking.is_some();
+            // Connections that were kept and can't be used any more are few: a new one is the second or the third.
+            let taken = if attempts.is_first() {
+                self.pool.take(http1).await?
             } else {
-                self.pool.take(asking.is_some()).await?
+                self.pool.open(http1, attempts.which()).await?
             };
-            let is_kept = taken.is_kept();
-            let shared = taken.shared();
-            let is_shared = shared.is_some();
-            let again = (is_shared || is_safe && is_kept).then(|| copy(&request));
-            let (others, back) = match shared {
-                Some((others, place)) => (others, request.body_mut().lend(place)),
-                None => (Which::New, None),
-            };
-            let asked = self.ask(taken, request, upload.as_ref(), begun).await;
-            which = if tries == 0 { others } else { Which::New };
-            match asked {
+            let spare = attempts.spare(&mut request, &taken);
+            let unanswered = match self.ask(taken, request, upload.as_ref(), begun).await {
                 Ok((answer, way)) => return self.answer(answer, way, upload, asking),
-                Err(Unanswered {
-                    unsent: Some(unsent),
-                    failure,
-                }) if (is_kept || is_shared) && tries < 2 => {
-                    tracing::debug!(%failure, "request goes out on another connection");
-                    request = *unsent;
-                }
-                Err(Unanswered { failure, .. }) => match again {
-                    Some(mut again)
-                        if tries < 2
-                            && (failure.is_undone()
-                                || failure.is_gone() && (is_safe || upload.is_some())) =>
-                    {
-                        tracing::debug!(%failure, "request goes out on another connection");
-                        if let Some(upload) = &upload {
-                            let limit = self.settings.first_byte_timeout;
-                            let body = upload.again(back, failure.is_gone(), limit).await;
-                            *again.body_mut() = body.ok_or(failure)?;
-                        }
-                        request = again;
-                    }
-                    Some(again) if is_safe && is_kept && failure.is_closed_unanswered() => {
-                        tracing::debug!(%failure, "request sent again");
-                        request = again;
-                        is_safe = false;
-                    }
-                    _ => return Err(failure),
-                },
-            }
-            tries += 1;
+                Err(unanswered) => unanswered,
+            };
+            let limit = self.settings.first_byte_timeout;
+            let again = attempts.again(unanswered, spare, upload.as_ref(), limit);
+            request = again.await?;
         }
     }
 
@@ -276,7 +238,9 @@ impl Upstream {
                 }
                 self.link(connection, upload)
             }
-            Taken::Http2(turn) => Link::Shared(turn),
+            Taken::Http2(turn) => {
+                Link::Shared(Wanted::new(turn, upload.map(|upload| upload.progress)))
+            }
         };
         strip_one_hop(&mut parts.headers);
         // The next hop's is the next hop's: an answer in HTTP/1.0 would be passed on as one.
@@ -339,73 +303,6 @@ fn for_http1(request: &mut Request<Outgoing>) {
     {
         request.headers_mut().entry(HOST).or_insert(host);
     }
-}
-
-/// A body that is being sent.
-struct Sending {
-    progress: Arc<Progress>,
-    /// The client waits to be told to go on.
-    go: Option<Arc<Go>>,
-}
-
-// === impl Sending ===
-
-impl Sending {
-    /// The request as it is sent; [`None`]: it has no body.
-    fn of(request: Request<Body>, begun: Instant) -> (Request<Outgoing>, Option<Self>) {
-        let (mut parts, body) = request.into_parts();
-        if http_body::Body::is_end_stream(&body) {
-            parts.headers.remove(EXPECT);
-            return (Request::from_parts(parts, Outgoing::Empty), None);
-        }
-        let asks = parts
-            .headers
-            .get(EXPECT)
-            .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let go = asks.then(|| Arc::new(Go::new()));
-        let progress = Progress::new(begun);
-        let body = Outgoing::Streaming {
-            inner: body,
-            progress: progress.clone(),
-            go: go.clone(),
-        };
-        let sending = Self { progress, go };
-        (Request::from_parts(parts, body), Some(sending))
-    }
-
-    /// The body once more, if it comes `back` as it was, within `limit`. `untouched`: and if nobody has asked for any of it.
-    async fn again(
-        &self,
-        back: Option<Back>,
-        untouched: bool,
-        limit: Duration,
-    ) -> Option<Outgoing> {
-        let inner = timeout(limit, back?.again(untouched)).await.ok()??;
-        self.progress.begins_again();
-        Some(Outgoing::Streaming {
-            inner,
-            progress: self.progress.clone(),
-            go: self.go.clone(),
-        })
-    }
-}
-
-/// Those that change nothing (RFC 9110 section 9.2.1). PUT and DELETE may be sent twice as well, but the second answer
-/// is another where the first one has arrived: 404 for what was deleted.
-fn is_safe(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
-    )
-}
-
-fn copy(request: &Request<Outgoing>) -> Request<Outgoing> {
-    let mut copy = Request::new(Outgoing::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.version_mut() = request.version();
-    copy
 }
 
 /// An extension of an answer: its body ends where its connection does, so one that was cut looks whole
