@@ -28,11 +28,15 @@ mod settings;
 mod writer;
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -83,7 +87,8 @@ fn unwritable(settings: &AccessSettings, error: io::Error) -> Problem {
 pub struct AccessLog(Arc<Inner>);
 
 struct Inner {
-    queue: Sender<Box<Entry>>,
+    /// Each with the number of changes that came before it.
+    queue: Sender<(u64, Box<Entry>)>,
     /// Bytes that wait in the queue.
     waiting: AtomicUsize,
     sampler: Sampler,
@@ -92,8 +97,10 @@ struct Inner {
     shared: Option<Arc<Shared>>,
     counts: Arc<LineCounts>,
     writes: AtomicBool,
-    /// What the thread is to write otherwise from now on.
-    changes: Mutex<Vec<Change>>,
+    /// What the thread is to write otherwise, one after the other.
+    changes: Mutex<VecDeque<Change>>,
+    /// How many there were of them so far.
+    changed: AtomicU64,
     exporter: Option<Exporter>,
     reopens: AtomicBool,
     ends: AtomicBool,
@@ -173,6 +180,7 @@ impl AccessLog {
             counts,
             writes: AtomicBool::new(settings.target() != Target::Nowhere),
             changes: Mutex::default(),
+            changed: AtomicU64::new(0),
             exporter,
             reopens: AtomicBool::new(false),
             ends: AtomicBool::new(false),
@@ -202,12 +210,17 @@ impl AccessLog {
         })
     }
 
-    /// Goes by what was prepared, as soon as what came before is written.
+    /// Goes by what was prepared: each line goes where it was to go when its answer was over.
     pub(crate) fn take(&self, change: Change) {
         let inner = &self.0;
         inner.sampler.set(change.sample, change.rate);
         let writes = !matches!(change.sink, Sink::Nowhere);
-        inner.changes().push(change);
+        {
+            let mut changes = inner.changes();
+            changes.push_back(change);
+            // Whoever reads the number finds the change.
+            inner.changed.fetch_add(1, Release);
+        }
         inner.writes.store(writes, Relaxed);
         inner.keep_records();
         self.wake();
@@ -326,7 +339,7 @@ impl Inner {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changes(&self) -> MutexGuard<'_, Vec<Change>> {
+    fn changes(&self) -> MutexGuard<'_, VecDeque<Change>> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -368,7 +381,8 @@ impl Inner {
     fn put(&self, kind: Kind, entry: Entry) {
         let (size, stands_for) = (entry.size(), entry.stands_for);
         let fits = self.waiting.fetch_add(size, Relaxed) + size <= WAITING;
-        if fits && self.queue.try_send(Box::new(entry)).is_ok() {
+        let changed = self.changed.load(Acquire);
+        if fits && self.queue.try_send((changed, Box::new(entry))).is_ok() {
             return;
         }
         self.waiting.fetch_sub(size, Relaxed);

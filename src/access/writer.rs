@@ -6,7 +6,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed},
+    },
     thread,
     time::Duration,
 };
@@ -14,7 +17,7 @@ use std::{
 use tokio::sync::mpsc::Receiver;
 
 use super::{
-    Change, Inner, LINES,
+    Inner, LINES,
     entry::Entry,
     line::Lines,
     settings::{AccessSettings, Target},
@@ -37,7 +40,7 @@ pub(super) enum Sink {
 
 /// Writes what comes through the queue.
 pub(super) struct Writer {
-    queue: Receiver<Box<Entry>>,
+    queue: Receiver<(u64, Box<Entry>)>,
     inner: Arc<Inner>,
     sink: Sink,
     lines: Lines,
@@ -46,6 +49,8 @@ pub(super) struct Writer {
     count: u64,
     /// The last line went out in part.
     is_torn: bool,
+    /// The changes that it goes by.
+    changed: u64,
     said: Seldom,
 }
 
@@ -107,7 +112,7 @@ fn is_device(_kind: std::fs::FileType) -> bool {
 
 impl Writer {
     pub(super) fn new(
-        queue: Receiver<Box<Entry>>,
+        queue: Receiver<(u64, Box<Entry>)>,
         inner: Arc<Inner>,
         sink: Sink,
         lines: Lines,
@@ -120,6 +125,7 @@ impl Writer {
             buffer: Vec::new(),
             count: 0,
             is_torn: false,
+            changed: 0,
             said: Seldom::default(),
         }
     }
@@ -129,24 +135,17 @@ impl Writer {
         loop {
             // Asked before: what came before that is then in the queue.
             let ends = self.inner.ends.load(Relaxed);
-            let mut changes = std::mem::take(&mut *self.inner.changes());
-            let change = changes.pop();
-            // Of several at once: what came between them goes where the last but one says, not nowhere.
-            for change in changes {
-                if !matches!(change.sink, Sink::Nowhere) {
-                    self.go_by(change);
-                }
-            }
+            // As well. Lines bring their changes along; what nobody writes after has to come by itself.
+            let changed = self.inner.changed.load(Acquire);
             let mut taken = self.round();
-            if let Some(change) = change {
-                // What came before goes where it was to go.
+            if changed > self.changed {
                 for _ in 0..LINES / ROUND {
                     if taken < ROUND {
                         break;
                     }
                     taken = self.round();
                 }
-                self.go_by(change);
+                self.go_by(changed);
             }
             if self.inner.reopens.swap(false, Relaxed) {
                 self.reopen();
@@ -166,18 +165,30 @@ impl Writer {
         }
     }
 
-    fn go_by(&mut self, change: Change) {
-        (self.sink, self.lines) = (change.sink, Lines::new(change.format));
-        self.is_torn = false;
+    /// Goes by the changes up to that number, and not beyond.
+    fn go_by(&mut self, number: u64) {
+        if number <= self.changed {
+            return;
+        }
+        self.flush();
+        while self.changed < number {
+            self.changed += 1;
+            let Some(change) = self.inner.changes().pop_front() else {
+                return;
+            };
+            (self.sink, self.lines) = (change.sink, Lines::new(change.format));
+            self.is_torn = false;
+        }
     }
 
     /// Writes what has come; gives how much that was.
     fn round(&mut self) -> usize {
         let mut taken = 0;
         while taken < ROUND
-            && let Ok(entry) = self.queue.try_recv()
+            && let Ok((changed, entry)) = self.queue.try_recv()
         {
             taken += 1;
+            self.go_by(changed);
             self.inner.waiting.fetch_sub(entry.size(), Relaxed);
             self.inner.export(&entry);
             if entry.stands_for > 0 {
@@ -246,5 +257,71 @@ impl Writer {
                 tracing::error!(path = %path.display(), %error, "can't open the access log again; going on with the old file");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, AtomicU64, AtomicUsize},
+        },
+        time::Instant,
+    };
+
+    use tokio::sync::mpsc;
+
+    use super::{
+        super::{AccessLog, Format, LineCounts, Sampler, sample::Kind},
+        *,
+    };
+
+    /// The thread may be held up anywhere, for as long as it takes for two changes and what is asked between them.
+    #[test]
+    fn each_line_goes_where_it_was_to_go_when_it_came() {
+        let (queue, waiting) = mpsc::channel(LINES);
+        let inner = Arc::new(Inner {
+            queue,
+            waiting: AtomicUsize::new(0),
+            sampler: Sampler::new(1.0, 1000),
+            begun: Instant::now(),
+            shared: None,
+            counts: Arc::new(LineCounts::default()),
+            writes: AtomicBool::new(false),
+            changes: Mutex::default(),
+            changed: AtomicU64::new(0),
+            exporter: None,
+            reopens: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
+            thread: Mutex::new(None),
+        });
+        let lines = Lines::new(Format::Common);
+        let mut writer = Writer::new(waiting, inner.clone(), Sink::Nowhere, lines);
+        let log = AccessLog(inner);
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["one", "two", "three"].map(|name| folder.path().join(name));
+        for (number, file) in (1..).zip(&files) {
+            let settings = AccessSettings {
+                path: file.to_str().unwrap().to_owned(),
+                ..AccessSettings::default()
+            };
+            log.take(log.prepare(&settings).unwrap());
+            for _ in 0..number {
+                let entry = Entry {
+                    stands_for: 1,
+                    ..Entry::closed([127, 0, 0, 1].into())
+                };
+                log.0.put(Kind::Usual, entry);
+            }
+        }
+        assert_eq!(writer.round(), 6);
+        let lines = files.map(|file| fs::read_to_string(file).unwrap().lines().count());
+        assert_eq!(lines, [1, 2, 3]);
+        // A change after which nothing comes.
+        log.take(log.prepare(&AccessSettings::default()).unwrap());
+        writer.go_by(4);
+        assert!(log.0.changes().is_empty());
     }
 }
