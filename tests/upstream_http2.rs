@@ -390,24 +390,6 @@ async fn the_place_of_what_is_taken_back_is_free_though_its_body_has_no_end() {
 }
 
 #[tokio::test]
-async fn the_place_is_free_too_when_an_answer_has_begun_that_nobody_wants() {
-    let server = Server::start(settings()).await;
-    let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, axum::Error>>());
-    let request = Request::put("/").header("host", "site.example");
-    let asking = tokio::spawn(server.upstream.clone().call(request.body(body).unwrap()));
-    let mut peer = server.greet(Some(1)).await;
-    let stream = peer.asked().await;
-    peer.begin_answer(stream).await;
-    drop(answered(asking).await.unwrap());
-    while soon("its end", peer.frame()).await.unwrap().kind != RESET {}
-    let asking = server.ask(1);
-    let stream = peer.asked().await;
-    peer.answer(stream).await;
-    assert!(is_fine(&answered(asking).await[0]));
-    server.is_alone().await;
-}
-
-#[tokio::test]
 async fn a_long_body_does_not_go_out_again() {
     let server = Server::start(settings()).await;
     let (mut feed, parts) = tokio::io::duplex(1 << 20);

@@ -5,10 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -16,7 +13,6 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -37,9 +33,6 @@ pub(super) struct Progress {
     moved: AtomicU64,
     waits_for_client: AtomicBool,
     is_over: AtomicBool,
-    /// Nobody wants the answer any more.
-    is_given_up: AtomicBool,
-    sender: AtomicWaker,
 }
 
 impl Progress {
@@ -49,8 +42,6 @@ impl Progress {
             moved: AtomicU64::new(0),
             waits_for_client: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
-            is_given_up: AtomicBool::new(false),
-            sender: AtomicWaker::new(),
         })
     }
 
@@ -73,17 +64,6 @@ impl Progress {
     pub(super) fn begins_again(&self) {
         self.is_over.store(false, Relaxed);
         self.moved();
-    }
-
-    /// Ends what waits for more of it: its stream is not over before.
-    fn give_up(&self) {
-        self.is_given_up.store(true, SeqCst);
-        self.sender.wake();
-    }
-
-    fn is_given_up(&self, cx: &Context<'_>) -> bool {
-        self.sender.register(cx.waker());
-        self.is_given_up.load(SeqCst)
     }
 
     fn note(&self, waits_for_client: bool) {
@@ -148,10 +128,6 @@ impl HttpBody for Outgoing {
             *go = None;
         }
         let polled = Pin::new(&mut *inner).poll_frame(cx);
-        if polled.is_pending() && progress.is_given_up(cx) {
-            let gone = axum::Error::new("nobody wants the answer");
-            return Poll::Ready(Some(Err(gone)));
-        }
         progress.note(polled.is_pending());
         if matches!(polled, Poll::Ready(None)) || inner.is_end_stream() {
             progress.is_over.store(true, Relaxed);
@@ -186,31 +162,9 @@ pub(super) enum Link {
     /// One that has a task.
     Aside(#[expect(dead_code, reason = "held for its end")] Aside),
     /// One that is shared.
-    Shared(Wanted),
+    Shared(#[expect(dead_code, reason = "held for its end")] Turn),
     /// It is not needed any more.
     Done,
-}
-
-/// A part of a shared connection. Where it ends before its answer has come as a whole, what still waits of the request's body
-/// ends as well.
-pub(super) struct Wanted {
-    #[expect(dead_code, reason = "held for its end")]
-    turn: Turn,
-    upload: Option<Arc<Progress>>,
-}
-
-impl Wanted {
-    pub(super) const fn new(turn: Turn, upload: Option<Arc<Progress>>) -> Self {
-        Self { turn, upload }
-    }
-}
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        if let Some(upload) = &self.upload {
-            upload.give_up();
-        }
-    }
 }
 
 /// An answer's body on its way to the client. The clock runs only while the upstream is waited for.
@@ -242,11 +196,8 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Download<B> {
 
     /// All has come: the connection is free for another request, if it is in order.
     fn settle(&mut self) {
-        match std::mem::replace(&mut self.link, Link::Done) {
-            Link::Own(connection, pool) => pool.keep(connection),
-            // The upstream may still want the rest of the request.
-            Link::Shared(mut wanted) => wanted.upload = None,
-            Link::Aside(_) | Link::Done => {}
+        if let Link::Own(connection, pool) = std::mem::replace(&mut self.link, Link::Done) {
+            pool.keep(connection);
         }
     }
 

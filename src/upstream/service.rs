@@ -25,7 +25,7 @@ use url::Url;
 
 use super::{
     OverTls, Timeouts, TrustedForwarding, UpstreamError,
-    body::{Download, Link, Outgoing, Progress, Wanted},
+    body::{Download, Link, Outgoing, Progress},
     failure::Failure,
     forwarded::{Origin, Way, write_forwarded},
     headers::{join_cookies, strip_one_hop, strip_request},
@@ -238,9 +238,7 @@ impl Upstream {
                 }
                 self.link(connection, upload)
             }
-            Taken::Http2(turn) => {
-                Link::Shared(Wanted::new(turn, upload.map(|upload| upload.progress)))
-            }
+            Taken::Http2(turn) => Link::Shared(turn),
         };
         strip_one_hop(&mut parts.headers);
         // The next hop's is the next hop's: an answer in HTTP/1.0 would be passed on as one.

@@ -131,14 +131,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     /// Answers `fine`.
     pub(crate) async fn answer(&mut self, stream: u32) {
-        self.begin_answer(stream).await;
-        self.send(DATA, END_STREAM, stream, b"fine").await;
-    }
-
-    /// Answers, and says nothing yet.
-    pub(crate) async fn begin_answer(&mut self, stream: u32) {
         // `:status: 200`, by its number in HPACK's table.
         self.send(HEADERS, END_HEADERS, stream, &[0x88]).await;
+        self.send(DATA, END_STREAM, stream, b"fine").await;
     }
 
     pub(crate) async fn reset(&mut self, stream: u32, reason: u32) {
