@@ -8,6 +8,9 @@
 //! | Nothing was done: it was never handed to the connection, or the upstream says that it has not looked at it (GOAWAY, REFUSED_STREAM). | Whatever it is, unless more of its body has gone than is kept (`lent`). | Twice. |
 //! | Nobody knows: the connection was used before, and ended without an answer. | What has the same effect twice (GET, HEAD, OPTIONS, TRACE, PUT, DELETE), and no body. | Once. |
 //! | The same of a new connection, or something else. | Nothing. | |
+//!
+//! One request of an HTTP/2 connection may wait within hyper for a stream. When that connection ends it is not told apart
+//! from those that went out, and is of the second row.
 
 use std::{sync::Arc, time::Duration};
 
