@@ -5,7 +5,7 @@
 //! headers that select the variant, and each variant has a place of its own.
 
 use std::{
-    hash::{BuildHasherDefault, Hasher},
+    hash::BuildHasherDefault,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +20,7 @@ use super::{
     object::{Name, Object},
     policy::State,
 };
+use crate::servers::hash::AsItIs;
 
 /// A place in the store.
 pub(super) type Key = u64;
@@ -44,25 +45,6 @@ pub(super) struct Varies {
     site: u16,
     target: Box<str>,
     pub(super) names: Box<[HeaderName]>,
-}
-
-/// The keys are hashes already.
-#[derive(Debug, Default)]
-pub(super) struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // For keys of other types, of which there are none.
-        self.0 = crate::servers::hash::bytes(bytes);
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
 }
 
 /// The store.

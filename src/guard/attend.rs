@@ -75,7 +75,8 @@ pub(crate) async fn attend<C: GracefulConnection>(
 ) -> Served<C::Error> {
     let mut watch = Watch::new(limits);
     let mut next = Instant::now();
-    let (mut stopping, mut leaving): (Option<Parting>, _) = (None, None);
+    let mut stopping: Option<Parting> = None;
+    let mut leaving = None;
     loop {
         tokio::select! {
             biased;
@@ -110,9 +111,9 @@ pub(crate) async fn attend<C: GracefulConnection>(
                         connection.as_mut().graceful_shutdown();
                     }
                     (Look::Again(then), None) => {
-                        next = match &stopping {
-                            Some(_) => then.min(now + LAST_CALL),
-                            None => then,
+                        next = match stopping.is_some() {
+                            true => then.min(now + LAST_CALL),
+                            false => then,
                         };
                     }
                     (Look::Again(then), Some(_)) => next = then.min(now + GRACE),

@@ -48,6 +48,27 @@ pub fn fraction(hash: u64, salt: u64) -> f64 {
     (mix(hash ^ mix(salt)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// For tables whose keys are hashes already.
+#[cfg(feature = "server")]
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct AsItIs(u64);
+
+#[cfg(feature = "server")]
+impl std::hash::Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // For keys of other types, of which there are none.
+        self.0 = self::bytes(bytes);
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

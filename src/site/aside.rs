@@ -84,14 +84,22 @@ impl<T: Send + 'static> Aside<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
-    use tokio::sync::mpsc::unbounded_channel;
+    use tokio::{sync::mpsc::unbounded_channel, time::timeout};
 
     use super::*;
 
+    /// Longer than any machine takes: what crashed for good would be waited for for ever.
+    const PATIENCE: Duration = Duration::from_secs(180);
+
     #[tokio::test]
     async fn a_crash_takes_no_other_work_along() {
+        let works = timeout(PATIENCE, works_on_after_crashes());
+        works.await.expect("it works on");
+    }
+
+    async fn works_on_after_crashes() {
         let aside = Arc::new(Aside::new());
         let (tell, mut done) = unbounded_channel();
         for round in 0..2 {

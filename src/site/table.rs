@@ -1,13 +1,13 @@
 //! The files that are kept, by the hashes of their paths, bounded in bytes.
 //!
-//! Every request reads, and reading takes no lock and writes nothing that others read: the table is in many small parts,
-//! and whoever changes one copies it. When there is no room, those go first that were not asked for again since they were
+//! Every request reads, and reading takes no lock and writes nothing into the table: it is in many small parts, and whoever
+//! changes one copies it. When there is no room, those go first that were not asked for again since they were
 //! read, so that whoever walks through the whole folder takes away nothing that others want; then those that were not asked
 //! for longest.
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
+    hash::BuildHasherDefault,
     sync::{
         Arc, Mutex, TryLockError,
         atomic::{AtomicI64, Ordering::Relaxed},
@@ -17,6 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::entry::Entry;
+use crate::servers::hash::AsItIs;
 
 /// A power of two. Of a hundred thousand files each has a hundred, which are copied in less time than a file is read.
 const PARTS: usize = 1024;
@@ -34,25 +35,6 @@ pub(super) struct Table {
     weight: AtomicI64,
     /// Held by who makes room.
     making_room: Mutex<()>,
-}
-
-/// The keys are hashes already.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // For keys of other types, of which there are none.
-        self.0 = crate::servers::hash::bytes(bytes);
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
 }
 
 fn weight(entry: &Arc<Entry>) -> i64 {

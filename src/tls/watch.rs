@@ -199,7 +199,8 @@ mod tests {
         let watching = tokio::spawn(watch_by(look, certificates, move |event| {
             let _ = tell.send(event);
         }));
-        assert!(told.recv().await.is_some());
+        let looked = tokio::time::timeout(LOOK * 180, told.recv()).await;
+        assert!(looked.expect("it is looked again").is_some());
         watching.abort();
     }
 }

@@ -63,7 +63,8 @@ impl Progress {
     /// It is sent once more.
     pub(super) fn begins_again(&self) {
         self.is_over.store(false, Relaxed);
-        self.moved();
+        // Nobody has asked the client for more yet.
+        self.note(false);
     }
 
     fn note(&self, waits_for_client: bool) {
@@ -355,5 +356,8 @@ mod tests {
         );
         assert!(progress.waits_for_client());
         assert_eq!(progress.last() - began, Duration::from_secs(3));
+        // Sent once more it waits for the upstream first.
+        progress.begins_again();
+        assert!(!progress.waits_for_client());
     }
 }

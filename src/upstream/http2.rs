@@ -126,15 +126,14 @@ impl Shared {
             return turn;
         }
         self.queue(which)
-            // Who has been refused by all may as well be refused once more.
-            .or_else(|| self.queue(Which::any()))
     }
 
-    /// A turn on a connection that is open, after those which are under way.
+    /// A turn on a connection that is open, after those which are under way. Who has been refused by all may as well be
+    /// refused once more.
     pub(super) fn queue(&self, which: Which) -> Option<Turn> {
         let open = self.open.load();
-        let wanted = usable(&open).filter(|one| which.has(one));
-        let least = wanted.min_by_key(|one| one.under_way.load(Relaxed))?;
+        let least =
+            usable(&open).min_by_key(|one| (!which.has(one), one.under_way.load(Relaxed)))?;
         least.under_way.fetch_add(1, Relaxed);
         Some(Turn {
             place: Arc::new(Place(least)),
@@ -336,7 +335,10 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use hyper_util::rt::TokioIo;
-    use tokio::{io::duplex, time::timeout};
+    use tokio::{
+        io::{AsyncWriteExt, duplex},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -350,5 +352,31 @@ mod tests {
         let added = timeout(LIMIT * 100, added).await.expect("it ends");
         assert!(matches!(added, Err(Failure::ConnectTimeout)));
         assert_eq!(begun.elapsed(), LIMIT);
+    }
+
+    #[tokio::test]
+    async fn who_was_refused_by_all_waits_for_one_of_them_where_there_is_no_other() {
+        const LIMIT: Duration = Duration::from_secs(180);
+        let shared = Shared::default();
+        assert!(shared.queue(Which::any()).is_none());
+        let (mut open, mut others) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let (stream, mut other) = duplex(1024);
+            // SETTINGS, without any.
+            other.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+            others.push(other);
+            let added = shared.add(TokioIo::new(stream), Instant::now() + LIMIT, LIMIT);
+            open.push(added.await.expect("it is open"));
+        }
+        let queued = |which| shared.queue(which).map(|turn| turn.number());
+        for (which, number) in [
+            (Which::any().but(1), 2),
+            (Which::any().but(2), 1),
+            (Which::any().but(1).but(2), 1),
+            (Which::any().later(1), 2),
+            (Which::any().later(2), 1),
+        ] {
+            assert_eq!(queued(which), Some(number), "{which:?}");
+        }
     }
 }

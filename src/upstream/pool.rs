@@ -5,7 +5,8 @@
 //! moment, the next place is taken, or a new connection.
 //!
 //! HTTP/2: a few connections, for all. One is opened at a time, and whoever needs one meanwhile waits for it. Where it can't be
-//! opened they wait for one that is open, and fail where there is none. Where the upstream chooses the protocol (ALPN) it is the same until it has chosen HTTP/1.1.
+//! opened they wait for one that is open, and fail where there is none. Where the upstream chooses the protocol (ALPN) it is
+//! the same until it has chosen HTTP/1.1.
 
 use std::{
     sync::{
