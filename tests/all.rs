@@ -50,5 +50,6 @@ mod upstream;
 mod upstream_answers;
 mod upstream_http2;
 mod upstream_program;
+mod upstream_streams;
 mod upstream_upgrade;
 mod validators;

@@ -21,15 +21,15 @@ use crate::support::{
     wait::soon,
 };
 
-struct Server {
+pub(crate) struct Server {
     listener: TcpListener,
-    upstream: Upstream,
+    pub(crate) upstream: Upstream,
 }
 
 /// For tests in which a time has to run out, but not before something has happened on a busy machine.
-const LONG: Duration = Duration::from_secs(3);
+pub(crate) const LONG: Duration = Duration::from_secs(3);
 
-fn settings() -> ProxySettings {
+pub(crate) fn settings() -> ProxySettings {
     ProxySettings {
         http2: Http2::Always,
         // For longer than a test takes.
@@ -41,7 +41,7 @@ fn settings() -> ProxySettings {
 // === impl Server ===
 
 impl Server {
-    async fn start(settings: ProxySettings) -> Self {
+    pub(crate) async fn start(settings: ProxySettings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let url = format!("http://{address}").parse().unwrap();
@@ -56,12 +56,12 @@ impl Server {
             .0
     }
 
-    async fn greet(&self, most: Option<u32>) -> Peer<TcpStream> {
+    pub(crate) async fn greet(&self, most: Option<u32>) -> Peer<TcpStream> {
         Peer::greet(self.accept().await, most).await
     }
 
     /// Asks `times` at once.
-    fn ask(&self, times: usize) -> JoinHandle<Vec<(StatusCode, String)>> {
+    pub(crate) fn ask(&self, times: usize) -> JoinHandle<Vec<(StatusCode, String)>> {
         let asking: Vec<_> = (0..times).map(|_| self.send(Method::GET, b"")).collect();
         tokio::spawn(join_all(asking))
     }
@@ -111,11 +111,11 @@ impl Server {
     }
 }
 
-fn is_fine((status, text): &(StatusCode, String)) -> bool {
+pub(crate) fn is_fine((status, text): &(StatusCode, String)) -> bool {
     *status == 200 && text == "fine"
 }
 
-async fn answered<T>(asking: JoinHandle<T>) -> T {
+pub(crate) async fn answered<T>(asking: JoinHandle<T>) -> T {
     soon("an answer", asking).await.unwrap()
 }
 
@@ -485,27 +485,27 @@ async fn where_no_more_can_be_opened_an_open_one_is_waited_for() {
     }
     assert!(answered(first).await.iter().all(is_fine));
     assert!(answered(others).await.iter().all(is_fine));
-    server.is_alone().await;
 }
 
 #[tokio::test]
-async fn what_is_handed_over_while_the_connection_ends_does_not_go_out_again() {
+async fn who_waits_for_room_is_not_lost_with_the_connection_that_has_none() {
     let server = Server::start(settings()).await;
     let first = server.ask(1);
     let mut peer = server.greet(Some(1)).await;
     peer.asked().await;
     let order = server.post(b"an order");
     no_more(&server).await;
-    // When this has looked for a connection the order waits for its turn over the first.
     let other = server.ask(1);
     let next = server.accept().await;
     drop(peer);
     assert_eq!(answered(first).await[0].0, StatusCode::BAD_GATEWAY);
     let mut peer = Peer::greet(next, None).await;
-    let stream = peer.asked().await;
-    peer.answer(stream).await;
+    for _ in 0..2 {
+        let stream = peer.asked().await;
+        peer.answer(stream).await;
+    }
     assert!(is_fine(&answered(other).await[0]));
-    assert_eq!(answered(order).await.0, StatusCode::BAD_GATEWAY);
+    assert!(is_fine(&answered(order).await));
     server.is_alone().await;
 }
 

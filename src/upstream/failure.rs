@@ -27,17 +27,18 @@ pub(crate) enum Failure {
     Cut,
     #[error("no answer: {}", in_full(.0))]
     Broken(hyper::Error),
+    #[error("no answer: {0}")]
+    BrokenHttp2(h2::Error),
     #[error("the connection ended before the answer")]
     Ended,
     #[error("it does not speak HTTP/2")]
     NoHttp2,
     /// Over HTTP/2: the upstream says that it has done nothing of it (RFC 9113 section 8.7).
-    #[error("not done: {}", in_full(.error))]
-    Undone {
-        error: hyper::Error,
-        /// Nor will it take anything else over this connection.
-        leaves: bool,
-    },
+    #[error("not done: {0}")]
+    RefusedStream(h2::Error),
+    /// The same, and it takes nothing else over this connection.
+    #[error("not done: {0}")]
+    Leaves(h2::Error),
     /// What several have waited for.
     #[error(transparent)]
     Shared(Arc<Failure>),
@@ -49,32 +50,22 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// That of a request over HTTP/2.
-    pub(super) fn of_http2(error: hyper::Error) -> Self {
-        if error.is_user() {
-            // hyper's word for what waits for its turn, or for its answer, when all of it ends. Its head may have gone out.
-            return Self::Ended;
-        }
-        let h2 = causes(&error).find_map(|cause| cause.downcast_ref::<h2::Error>());
-        match h2 {
-            Some(h2) if h2.is_remote() && h2.is_go_away() => Self::Undone {
-                error,
-                leaves: true,
-            },
-            Some(h2) if h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => {
-                Self::Undone {
-                    error,
-                    leaves: false,
-                }
-            }
+    pub(super) fn of_http2(error: h2::Error) -> Self {
+        if error.is_remote() && error.is_go_away() {
+            Self::Leaves(error)
+        } else if error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) {
+            Self::RefusedStream(error)
+        } else if error.is_reset() && !error.is_remote() && !error.is_library() {
             // We have taken it back.
-            Some(h2) if h2.is_reset() && !h2.is_remote() && !h2.is_library() => Self::Cut,
-            _ => Self::Broken(error),
+            Self::Cut
+        } else {
+            Self::BrokenHttp2(error)
         }
     }
 
     /// Does the upstream say that it has done nothing?
     pub(super) const fn is_undone(&self) -> bool {
-        matches!(self, Self::Undone { .. })
+        matches!(self, Self::RefusedStream(_) | Self::Leaves(_))
     }
 
     /// Did the connection close after the request was written, or handed over, and before an answer? A kept connection
@@ -82,6 +73,7 @@ impl Failure {
     pub(super) fn is_closed_unanswered(&self) -> bool {
         let error = match self {
             Self::Ended => return true,
+            Self::BrokenHttp2(error) => return error.is_io(),
             Self::Broken(error) => error,
             _ => return false,
         };
@@ -95,10 +87,7 @@ impl Failure {
                     io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
                 )
             });
-            let broken = cause
-                .downcast_ref::<h2::Error>()
-                .is_some_and(h2::Error::is_io);
-            closed || reset || broken
+            closed || reset
         })
     }
 
@@ -129,9 +118,11 @@ impl Failure {
             ),
             Self::Unreachable(_)
             | Self::Broken(_)
+            | Self::BrokenHttp2(_)
             | Self::Ended
             | Self::NoHttp2
-            | Self::Undone { .. }
+            | Self::RefusedStream(_)
+            | Self::Leaves(_)
             | Self::Upgraded
             | Self::Ambiguous => (
                 StatusCode::BAD_GATEWAY,

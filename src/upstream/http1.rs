@@ -29,10 +29,9 @@ use tokio::{
 };
 
 use super::{
-    body::{Outgoing, Progress},
     connect::Stream,
     failure::Failure,
-    service::moved_since,
+    upload::{Outgoing, Progress, moved_since},
 };
 
 /// What is read of an answer before anybody takes it, at most: the head has to fit.

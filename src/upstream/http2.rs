@@ -1,26 +1,40 @@
 //! HTTP/2 connections to the upstream, shared by many requests.
 
 use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
+    convert::Infallible,
+    future::{Future, pending, poll_fn},
+    pin::Pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::http2::{Builder, Connection, SendRequest},
-    rt::{Read, Write},
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use h2::{
+    Ping, PingPong,
+    client::{Builder, Connection, SendRequest},
 };
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use http::{Request, Response};
+use hyper::rt::{Read, Write};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Notify, futures::Notified},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
+use tokio_util::io::InspectReader;
 
-use super::{body::Outgoing, failure::Failure, greeting::Greeted, http1::Unanswered};
+use super::{
+    expect::Go,
+    failure::Failure,
+    http1::Unanswered,
+    stream::{self, Answer, Rest},
+    upload::{Outgoing, Sending, unless_stuck},
+};
 
 /// At most so many requests go over one connection at once, whatever the other end allows: they share its window, and
 /// wait for what one of them has lost.
@@ -33,9 +47,11 @@ const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 /// What waits to be sent of one request.
 const SENT: usize = 64 << 10;
-/// After so long without a sign of life the other end is asked for one, and given up when it gives none.
+/// How long the headers of an answer may be, unpacked.
+const HEAD: u32 = 64 << 10;
+/// After so long without a sign of life the other end is asked for one, and given up when it gives none for as long again.
 const SILENCE: Duration = Duration::from_secs(20);
-/// What hyper takes for the number of requests that the other end allows until that has said so.
+/// Stands for the number of requests that the other end allows until that has said so: h2 has another one for "any number".
 const UNSAID: usize = usize::MAX - 1;
 
 /// The connections that are open.
@@ -44,31 +60,38 @@ pub(super) struct Shared {
     /// Each lives as long as it has requests, or its driver keeps it for some.
     open: ArcSwap<Vec<Weak<One>>>,
     opened: AtomicU64,
+    /// Rung when there may be room where there was none.
+    room: Arc<Notify>,
 }
 
 /// A connection.
 pub(super) struct One {
-    /// Gone when the connection takes no more requests: one that was handed over in just that moment lies in a channel that
-    /// nobody reads, and comes back when the last sender goes.
-    sender: ArcSwapOption<SendRequest<Outgoing>>,
+    sender: SendRequest<Bytes>,
     under_way: AtomicUsize,
     /// So many may be under way. Written by the driver, as the other end says.
-    most: Arc<AtomicUsize>,
+    most: AtomicUsize,
     /// How many were opened before, and itself.
     number: u64,
-    /// The other end takes no more requests.
+    /// It takes no more requests.
     is_leaving: AtomicBool,
+    /// Something has come over it since that was last asked.
+    is_heard: Arc<AtomicBool>,
     began: Instant,
     /// When the last request was over, in milliseconds since it began.
     idle_since: AtomicU64,
+    /// As [`Shared`]'s.
+    room: Arc<Notify>,
 }
 
 /// A request's place on a connection, until its stream is over.
-pub(super) struct Place(Arc<One>);
+struct Place(Arc<One>);
 
 /// A request's part of a connection, until its answer has come.
 pub(super) struct Turn {
     place: Arc<Place>,
+    /// The request's body, where it is still being sent.
+    rest: Option<Rest>,
+    wants_body: bool,
     /// It is not one of the first requests over it.
     pub(super) is_kept: bool,
 }
@@ -117,28 +140,26 @@ impl Which {
 // === impl Shared ===
 
 impl Shared {
-    /// A turn on a connection that is open and has room, or where there are as many as there may be on any.
+    /// A turn on a connection of `which` that has room.
     pub(super) fn turn(&self, which: Which) -> Option<Turn> {
         let open = self.open.load();
-        let mut usable = usable(&open).filter(|one| which.has(one));
-        let turn = usable.find_map(|one| Turn::on(one, true));
-        if turn.is_some() || open.len() < CONNECTIONS || self::usable(&open).count() < CONNECTIONS {
-            return turn;
-        }
-        self.queue(which)
+        let mut wanted = usable(&open).filter(|one| which.has(one));
+        wanted.find_map(|one| Turn::on(one, true))
     }
 
-    /// A turn on a connection that is open, after those which are under way. Who has been refused by all may as well be
-    /// refused once more.
-    pub(super) fn queue(&self, which: Which) -> Option<Turn> {
-        let open = self.open.load();
-        let least =
-            usable(&open).min_by_key(|one| (!which.has(one), one.under_way.load(Relaxed)))?;
-        least.under_way.fetch_add(1, Relaxed);
-        Some(Turn {
-            place: Arc::new(Place(least)),
-            is_kept: true,
-        })
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        usable(&self.open.load()).count()
+    }
+
+    /// Whether one more may be opened.
+    pub(super) fn may_grow(&self) -> bool {
+        self.open.load().len() < CONNECTIONS || self.count() < CONNECTIONS
+    }
+
+    /// Ready once there may be room again.
+    pub(super) fn room(&self) -> Notified<'_> {
+        self.room.notified()
     }
 
     /// Begins HTTP/2 over `stream`, and waits until `end` for the other end to do so. The connection is open for all, and
@@ -152,60 +173,34 @@ impl Shared {
     where
         S: Read + Write + Unpin + Send + 'static,
     {
+        let is_heard = Arc::new(AtomicBool::new(false));
+        let heard = is_heard.clone();
+        let stream = InspectReader::new(TokioIo::new(stream), move |_: &[u8]| {
+            heard.store(true, Relaxed);
+        });
         let greeted = timeout_at(end, greet(stream)).await;
-        let (sender, connection, most) = greeted.unwrap_or(Err(Failure::ConnectTimeout))?;
-        let most = Arc::new(AtomicUsize::new(most.clamp(1, MOST)));
+        let (sender, connection) = greeted.unwrap_or(Err(Failure::ConnectTimeout))?;
         let one = Arc::new(One {
-            sender: ArcSwapOption::from_pointee(sender),
+            sender,
             under_way: AtomicUsize::new(0),
-            most: most.clone(),
+            most: AtomicUsize::new(allowed(&connection)),
             number: self.opened.fetch_add(1, Relaxed) + 1,
             is_leaving: AtomicBool::new(false),
+            is_heard,
             began: Instant::now(),
             idle_since: AtomicU64::new(0),
+            room: self.room.clone(),
         });
         let kept = (!keep.is_zero()).then(|| one.clone());
         let entry = Arc::downgrade(&one);
-        let ends = entry.clone();
-        tokio::spawn(async move {
-            drive(connection, most, kept, keep).await;
-            if let Some(one) = ends.upgrade() {
-                one.is_leaving.store(true, Relaxed);
-                one.sender.store(None);
-            }
-        });
+        tokio::spawn(drive(connection, entry.clone(), kept, keep));
         self.open.rcu(|open| {
             let open = open.iter().filter(|one| one.strong_count() > 0);
             open.chain([&entry]).cloned().collect::<Vec<_>>()
         });
+        self.room.notify_waiters();
         Ok(one)
     }
-}
-
-type Greetings<S> = (
-    SendRequest<Outgoing>,
-    Connection<Greeted<S>, Outgoing, TokioExecutor>,
-    usize,
-);
-
-/// Says what HTTP/2 begins with, and waits for the other end to do so: how many requests at once it allows.
-async fn greet<S>(stream: S) -> Result<Greetings<S>, Failure>
-where
-    S: Read + Write + Unpin + Send + 'static,
-{
-    let (stream, greeting) = Greeted::new(stream);
-    let (sender, connection) = Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_max_send_streams(UNSAID)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SENT)
-        .keep_alive_interval(SILENCE)
-        .handshake(stream)
-        .await
-        .map_err(Failure::Broken)?;
-    let most = greeting.await.map_err(|_| Failure::NoHttp2)?;
-    Ok((sender, connection, most))
 }
 
 fn usable(open: &[Weak<One>]) -> impl Iterator<Item = Arc<One>> {
@@ -213,34 +208,88 @@ fn usable(open: &[Weak<One>]) -> impl Iterator<Item = Arc<One>> {
     open.filter(|one| !one.is_closed())
 }
 
-/// Sees a connection to its end. Without `one` that comes when no request is under way.
-async fn drive<S: Read + Write + Unpin + Send + 'static>(
-    mut connection: Connection<Greeted<S>, Outgoing, TokioExecutor>,
-    most: Arc<AtomicUsize>,
-    one: Option<Arc<One>>,
-    keep: Duration,
-) {
-    let driven = poll_fn(|cx| {
-        let polled = Pin::new(&mut connection).poll(cx);
-        let said = connection.current_max_send_streams();
-        if said != UNSAID {
-            most.store(said.clamp(1, MOST), Relaxed);
+/// Says what HTTP/2 begins with, and waits for the other end to do so: how many requests at once it allows.
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+) -> Result<(SendRequest<Bytes>, Connection<S>), Failure> {
+    let begun = Builder::new()
+        .enable_push(false)
+        .initial_max_send_streams(UNSAID)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SENT)
+        .max_header_list_size(HEAD)
+        .handshake(stream);
+    let (sender, mut connection) = begun.await.map_err(Failure::BrokenHttp2)?;
+    let said = poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        if connection.max_concurrent_send_streams() != UNSAID {
+            return Poll::Ready(true);
         }
-        polled
+        ended.map(|_| false)
     });
-    let mut driven = pin!(driven);
-    if let Some(one) = one {
-        tokio::select! {
-            ended = &mut driven => return note(ended),
-            () = one.is_idle_for(keep) => {}
-        }
+    match said.await {
+        true => Ok((sender, connection)),
+        false => Err(Failure::NoHttp2),
     }
-    note(driven.await);
 }
 
-fn note(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection to the upstream ended");
+/// How many requests may be under way at once.
+fn allowed<S: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<S>) -> usize {
+    connection.max_concurrent_send_streams().clamp(1, MOST)
+}
+
+/// Sees a connection to its end: until the last request is over, and until then for `keep` after each where there is `kept`.
+async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
+    mut connection: Connection<S>,
+    one: Weak<One>,
+    kept: Option<Arc<One>>,
+    keep: Duration,
+) {
+    let pings = connection.ping_pong();
+    let driven = poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        if let Some(one) = one.upgrade() {
+            one.allows(allowed(&connection));
+        }
+        ended
+    });
+    tokio::select! {
+        ended = driven => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection to the upstream ended");
+            }
+        }
+        () = silence(&one, pings) => tracing::debug!("no sign of life of the upstream's"),
+        never = hold(kept, keep) => match never {},
+    }
+    if let Some(one) = one.upgrade() {
+        one.leaves();
+    }
+}
+
+/// Holds a connection until nobody has used it for `keep`.
+async fn hold(kept: Option<Arc<One>>, keep: Duration) -> Infallible {
+    if let Some(one) = kept {
+        one.is_idle_for(keep).await;
+    }
+    pending().await
+}
+
+/// Ready once the other end has given no sign of life although there are requests, and although it was asked for one.
+async fn silence(one: &Weak<One>, pings: Option<PingPong>) {
+    let Some(mut pings) = pings else {
+        return pending().await;
+    };
+    loop {
+        sleep(SILENCE).await;
+        if !one.upgrade().is_some_and(|one| one.is_silent()) {
+            continue;
+        }
+        let asked = timeout(SILENCE, pings.ping(Ping::opaque())).await;
+        if asked.is_err() && one.upgrade().is_some_and(|one| one.is_silent()) {
+            return;
+        }
     }
 }
 
@@ -249,11 +298,30 @@ fn note(ended: hyper::Result<()>) {
 impl One {
     pub(super) fn is_closed(&self) -> bool {
         self.is_leaving.load(Relaxed)
-            || self
-                .sender
-                .load()
-                .as_ref()
-                .is_none_or(|sender| sender.is_closed())
+    }
+
+    /// It takes no more requests.
+    fn leaves(&self) {
+        self.is_leaving.store(true, Relaxed);
+        // Others may be opened in its place.
+        self.room.notify_waiters();
+    }
+
+    fn note(&self, failure: &Failure) {
+        if let Failure::Leaves(_) = failure {
+            self.leaves();
+        }
+    }
+
+    fn allows(&self, most: usize) {
+        if self.most.swap(most, Relaxed) < most {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// There are requests, and nothing has come since that was last asked.
+    fn is_silent(&self) -> bool {
+        !self.is_heard.swap(false, Relaxed) && self.under_way.load(Relaxed) > 0
     }
 
     /// Ready once nobody has used it for `keep`.
@@ -282,8 +350,12 @@ impl Turn {
         let most = one.most.load(Relaxed);
         let more = |under_way| (under_way < most).then_some(under_way + 1);
         one.under_way.fetch_update(Relaxed, Relaxed, more).ok()?;
-        let place = Arc::new(Place(one));
-        Some(Self { place, is_kept })
+        Some(Self {
+            place: Arc::new(Place(one)),
+            rest: None,
+            wants_body: true,
+            is_kept,
+        })
     }
 
     /// The number of its connection.
@@ -291,33 +363,36 @@ impl Turn {
         self.place.0.number
     }
 
-    /// For the request's body, which may be on its way for longer than the answer: the stream is not over before.
-    pub(super) fn place(&self) -> Arc<Place> {
-        self.place.clone()
+    /// Sends `request`, and gives the answer as soon as its head is there. `limit`: how long nothing may move before. `idle`: how
+    /// long nothing may move of the request's body once the answer has come.
+    pub(super) async fn ask(
+        &mut self,
+        request: Request<Outgoing>,
+        upload: Option<&Sending>,
+        begun: Instant,
+        limit: Duration,
+        idle: Duration,
+    ) -> Result<Response<Answer>, Unanswered> {
+        let one = &self.place.0;
+        let held = self.place.clone();
+        let asked = stream::begin(one.sender.clone(), request, held, idle);
+        let (answer, rest) = asked.inspect_err(|unanswered| one.note(&unanswered.failure))?;
+        self.rest = rest;
+        let go = upload.and_then(|upload| upload.go.as_deref());
+        let progress = upload.map(|upload| &*upload.progress);
+        let answer = unless_stuck(stream::answered(answer, go), progress, begun, limit).await?;
+        let answer = answer.inspect_err(|failure| one.note(failure))?;
+        self.wants_body = !go.is_some_and(Go::answered);
+        Ok(answer)
     }
 
-    pub(super) async fn ask(
-        &self,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let one = &self.place.0;
-        let sender = one.sender.load().as_deref().cloned();
-        let Some(mut sender) = sender else {
-            return Err(Unanswered {
-                failure: Failure::Ended,
-                unsent: Some(Box::new(request)),
-            });
-        };
-        let answer = sender.try_send_request(request);
-        drop(sender);
-        answer.await.map_err(|mut error| {
-            let unsent = error.take_message().map(Box::new);
-            let failure = Failure::of_http2(error.into_error());
-            if let Failure::Undone { leaves: true, .. } = failure {
-                one.is_leaving.store(true, Relaxed);
-            }
-            Unanswered { failure, unsent }
-        })
+    /// The answer has come as a whole. The request's body is still sent, if it is wanted.
+    pub(super) fn settle(self) {
+        if let Some(rest) = self.rest
+            && self.wants_body
+        {
+            rest.go_on();
+        }
     }
 }
 
@@ -329,16 +404,13 @@ impl Drop for Place {
         // Before it shows as idle: it must not look as if it had been so for long.
         one.idle_since.store(millis, Relaxed);
         one.under_way.fetch_sub(1, Relaxed);
+        one.room.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use hyper_util::rt::TokioIo;
-    use tokio::{
-        io::{AsyncWriteExt, duplex},
-        time::timeout,
-    };
+    use tokio::io::duplex;
 
     use super::*;
 
@@ -354,29 +426,27 @@ mod tests {
         assert_eq!(begun.elapsed(), LIMIT);
     }
 
-    #[tokio::test]
-    async fn who_was_refused_by_all_waits_for_one_of_them_where_there_is_no_other() {
-        const LIMIT: Duration = Duration::from_secs(180);
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_silent_has_ended() {
+        const LIMIT: Duration = Duration::from_secs(3600);
+        let (stream, mut other) = duplex(1024);
         let shared = Shared::default();
-        assert!(shared.queue(Which::any()).is_none());
-        let (mut open, mut others) = (Vec::new(), Vec::new());
-        for _ in 0..2 {
-            let (stream, mut other) = duplex(1024);
-            // SETTINGS, without any.
-            other.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
-            others.push(other);
-            let added = shared.add(TokioIo::new(stream), Instant::now() + LIMIT, LIMIT);
-            open.push(added.await.expect("it is open"));
-        }
-        let queued = |which| shared.queue(which).map(|turn| turn.number());
-        for (which, number) in [
-            (Which::any().but(1), 2),
-            (Which::any().but(2), 1),
-            (Which::any().but(1).but(2), 1),
-            (Which::any().later(1), 2),
-            (Which::any().later(2), 1),
-        ] {
-            assert_eq!(queued(which), Some(number), "{which:?}");
-        }
+        let settings = b"\0\0\0\x04\0\0\0\0\0";
+        tokio::io::AsyncWriteExt::write_all(&mut other, settings)
+            .await
+            .unwrap();
+        let begun = Instant::now();
+        let added = shared.add(TokioIo::new(stream), begun + LIMIT, LIMIT);
+        let one = added.await.expect("it is open");
+        // It is kept though nothing comes, while nobody waits for anything.
+        sleep(SILENCE * 10).await;
+        let mut turn = Turn::on(one, true).expect("it is open");
+        let asked = Instant::now();
+        let request = Request::get("http://site.example/").body(Outgoing::Empty);
+        let answer = turn.ask(request.unwrap(), None, asked, LIMIT, LIMIT).await;
+        let failure = answer.err().expect("there is none").failure;
+        assert!(failure.is_closed_unanswered(), "{failure}");
+        assert!(asked.elapsed() >= SILENCE && asked.elapsed() <= SILENCE * 3);
+        assert_eq!(shared.count(), 0);
     }
 }

@@ -21,15 +21,13 @@ const MOST: usize = 64 << 10;
 const PART: usize = size_of::<Bytes>();
 
 /// A body that is on its way.
-struct Lent<H> {
+struct Lent {
     body: Kept,
     /// How many of the kept parts have been taken this time.
     passed: usize,
     /// Its trailers have been taken this time.
     told: bool,
     back: Option<oneshot::Sender<Kept>>,
-    /// Held until nobody sends it any more.
-    _held: H,
 }
 
 /// A body, and what was taken of it.
@@ -45,23 +43,18 @@ struct Kept {
 /// Where a body comes back to, when nobody sends it any more.
 pub(super) struct Back(oneshot::Receiver<Kept>);
 
-/// `body`, to be sent, and where it comes back to. `held` is held until then.
-pub(super) fn lend(body: Body, held: impl Send + Unpin + 'static) -> (Body, Back) {
+/// `body`, to be sent, and where it comes back to.
+pub(super) fn lend(body: Body) -> (Body, Back) {
     let (back, came) = oneshot::channel();
     let kept = Kept {
         rest: Some(body),
         ..Kept::default()
     };
-    (lent(kept, Some(back), held), Back(came))
+    (lent(kept, Some(back)), Back(came))
 }
 
-fn lent<H: Send + Unpin + 'static>(
-    body: Kept,
-    back: Option<oneshot::Sender<Kept>>,
-    held: H,
-) -> Body {
+fn lent(body: Kept, back: Option<oneshot::Sender<Kept>>) -> Body {
     Body::new(Lent {
-        _held: held,
         body,
         passed: 0,
         told: false,
@@ -75,13 +68,13 @@ impl Back {
     /// The body as it was, to be sent again. [`None`]: too much was taken, or it broke off. Waits until nobody sends it any more.
     pub(super) async fn again(self) -> Option<Body> {
         let body = self.0.await.ok()?;
-        Some(lent(body, None, ()))
+        Some(lent(body, None))
     }
 }
 
 // === impl Lent ===
 
-impl<H> Lent<H> {
+impl Lent {
     /// The next of the parts that were taken before.
     fn kept(&mut self) -> Option<Bytes> {
         let part = self.body.parts.get(self.passed)?.clone();
@@ -116,7 +109,7 @@ impl<H> Lent<H> {
     }
 }
 
-impl<H> Drop for Lent<H> {
+impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(back) = self.back.take() {
             // Mostly nobody wants it.
@@ -125,7 +118,7 @@ impl<H> Drop for Lent<H> {
     }
 }
 
-impl<H: Unpin> HttpBody for Lent<H> {
+impl HttpBody for Lent {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -197,7 +190,7 @@ mod tests {
     async fn a_body_comes_back_as_it_was_however_much_of_it_was_taken() {
         let mut body = body(&[3, 0, 5, 7]);
         for taken in 0..=6 {
-            let (mut lent, back) = lend(body, ());
+            let (mut lent, back) = lend(body);
             for _ in 0..taken {
                 let _ = lent.frame().await;
             }
@@ -212,10 +205,10 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_large_one_only_what_has_not_been_taken() {
-        let (mut lent, back) = lend(body(&[3, MOST]), ());
+        let (mut lent, back) = lend(body(&[3, MOST]));
         lent.frame().await.unwrap().unwrap();
         drop(lent);
-        let (mut lent, back) = lend(back.again().await.expect("little was taken"), ());
+        let (mut lent, back) = lend(back.again().await.expect("little was taken"));
         for _ in 0..2 {
             lent.frame().await.unwrap().unwrap();
         }

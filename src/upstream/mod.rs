@@ -35,7 +35,7 @@
 //!
 //! **Connections** (`pool`, `http1`, `http2`). One of HTTP/1.1 is driven by the request that uses it, and kept for the next
 //! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared: whoever needs one while
-//! it is being opened waits for it, and one more is opened where all have as many requests as the upstream allows (`greeting`).
+//! it is being opened waits for it, and one more is opened where all have as many requests as the upstream allows (`stream`).
 //!
 //! A client that goes away takes its request along: the connection to the upstream is closed.
 //!
@@ -50,12 +50,11 @@
 //! # Ok(()) }
 //! ```
 
-mod body;
 mod connect;
+mod download;
 mod expect;
 mod failure;
 mod forwarded;
-mod greeting;
 mod headers;
 mod http1;
 mod http2;
@@ -65,8 +64,10 @@ mod pool;
 mod retry;
 mod service;
 mod settings;
+mod stream;
 mod target;
 mod upgrade;
+mod upload;
 mod websocket;
 
 use std::time::Duration;

@@ -4,11 +4,12 @@
 //! than needed grows old and is closed. Nobody waits for a lock: where another thread looks at the same place in that
 //! moment, the next place is taken, or a new connection.
 //!
-//! HTTP/2: a few connections, for all. One is opened at a time, and whoever needs one meanwhile waits for it. Where it can't be
-//! opened they wait for one that is open, and fail where there is none. Where the upstream chooses the protocol (ALPN) it is
-//! the same until it has chosen HTTP/1.1.
+//! HTTP/2: a few connections, for all. One is opened at a time, and whoever needs one meanwhile waits for it, or for room on one
+//! that is open. Where none can be opened they wait for that room alone, and fail where none is open. Where the upstream
+//! chooses the protocol (ALPN) it is the same until it has chosen HTTP/1.1.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -18,7 +19,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -26,7 +27,7 @@ use super::{
     connect::{Connector, Stream},
     failure::Failure,
     http1::Http1,
-    http2::{One, Place, Shared, Turn, Which},
+    http2::{One, Shared, Turn, Which},
     settings::{Http2, ProxySettings},
     target::{self, Target},
 };
@@ -47,8 +48,7 @@ pub(super) struct Pool {
     /// The last used stands last.
     places: [Mutex<Vec<Box<Http1>>>; PLACES],
     shared: Shared,
-    /// What those wait for who need one more of HTTP/2.
-    opening: Mutex<Option<Opening>>,
+    growth: Mutex<Growth>,
     speaks: Speaks,
     /// The upstream has chosen HTTP/1.1.
     chose_http1: AtomicBool,
@@ -65,6 +65,24 @@ enum Speaks {
     Either,
 }
 
+/// How one more connection of HTTP/2 is opened.
+#[derive(Default)]
+struct Growth {
+    /// What those wait for who need it.
+    opening: Option<Opening>,
+    /// When that last failed.
+    failed: Option<Instant>,
+}
+
+/// How a request gets its turn.
+enum Next {
+    Has(Turn),
+    /// When this has been opened.
+    Opens(Opening),
+    /// When another is over.
+    Room,
+}
+
 type Opening = watch::Receiver<Option<Opened>>;
 
 /// What came of opening a connection.
@@ -78,6 +96,8 @@ enum Opened {
 
 /// A connection that should have been open has closed at once, so many times.
 const CLOSED: u32 = 3;
+/// Where no connection could be opened beside those that are open the next attempt is so much later.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection for one request.
 pub(super) enum Taken {
@@ -96,11 +116,11 @@ impl Taken {
         }
     }
 
-    /// Where it is shared, its number, and the request's place on it.
-    pub(super) fn shared(&self) -> Option<(u64, Arc<Place>)> {
+    /// Its number, where it is shared.
+    pub(super) fn shared(&self) -> Option<u64> {
         match self {
             Self::Http1(_) => None,
-            Self::Http2(turn) => Some((turn.number(), turn.place())),
+            Self::Http2(turn) => Some(turn.number()),
         }
     }
 }
@@ -123,19 +143,24 @@ impl Pool {
             keep: settings.keep,
             places: Default::default(),
             shared: Shared::default(),
-            opening: Mutex::new(None),
+            growth: Mutex::default(),
             speaks,
             chose_http1: AtomicBool::new(false),
             is_swept: AtomicBool::new(false),
         }))
     }
 
-    /// A connection: a kept one, or a new one. `http1`: it is for something that HTTP/2 has no way for.
-    pub(super) async fn take(self: &Arc<Self>, http1: bool) -> Result<Taken, Failure> {
+    /// A connection: a kept one, or a new one. `http1`: it is for something that HTTP/2 has no way for. `end`: until when room
+    /// is waited for where all are full.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        http1: bool,
+        end: Instant,
+    ) -> Result<Taken, Failure> {
         match self.speaks {
             Speaks::Http1 => {}
             // There a new protocol would have to be asked for by other means (RFC 8441): it is not.
-            Speaks::Http2 => return self.shared_turn(Which::any(), None).await,
+            Speaks::Http2 => return self.shared_turn(Which::any(), None, end).await,
             Speaks::Either if http1 => {}
             Speaks::Either => {
                 if let Some(turn) = self.shared.turn(Which::any()) {
@@ -146,7 +171,7 @@ impl Pool {
         if let Some(kept) = self.take_kept() {
             return Ok(Taken::Http1(kept));
         }
-        self.open(http1, Which::any()).await
+        self.open(http1, Which::any(), end).await
     }
 
     /// A new one, or where they are shared one of `which`.
@@ -154,6 +179,7 @@ impl Pool {
         self: &Arc<Self>,
         http1: bool,
         which: Which,
+        end: Instant,
     ) -> Result<Taken, Failure> {
         let is_shared = match self.speaks {
             Speaks::Http1 => false,
@@ -161,16 +187,16 @@ impl Pool {
             Speaks::Either => !http1 && !self.chose_http1.load(Relaxed),
         };
         if is_shared {
-            return self.shared_turn(which, None).await;
+            return self.shared_turn(which, None, end).await;
         }
-        let end = Instant::now() + self.connector.limit;
+        let until = Instant::now() + self.connector.limit;
         let (stream, is_http2) = self.connector.open(http1).await?;
         if !is_http2 {
             return self.http1(stream).await;
         }
         // It has changed its mind: others may be told the same just now, and one connection does for all.
         self.chose_http1.store(false, Relaxed);
-        self.shared_turn(which, Some((stream, end))).await
+        self.shared_turn(which, Some((stream, until)), end).await
     }
 
     async fn http1(self: &Arc<Self>, stream: Stream) -> Result<Taken, Failure> {
@@ -185,17 +211,36 @@ impl Pool {
     async fn shared_turn(
         self: &Arc<Self>,
         which: Which,
+        begun: Option<(Stream, Instant)>,
+        end: Instant,
+    ) -> Result<Taken, Failure> {
+        let turn = timeout_at(end, self.wait_for_turn(which, begun));
+        turn.await.unwrap_or(Err(Failure::AnswerTimeout))
+    }
+
+    async fn wait_for_turn(
+        self: &Arc<Self>,
+        which: Which,
         mut begun: Option<(Stream, Instant)>,
     ) -> Result<Taken, Failure> {
         let mut closed = 0;
         while closed < CLOSED {
-            let mut opening = match self.wait_or_open(which, begun.take()) {
-                Ok(turn) => return Ok(Taken::Http2(turn)),
-                Err(opening) => opening,
+            let mut room = pin!(self.shared.room());
+            // What gets free from now on counts.
+            room.as_mut().enable();
+            let mut opening = match self.next(which, begun.take()) {
+                Next::Has(turn) => return Ok(Taken::Http2(turn)),
+                Next::Opens(opening) => opening,
+                Next::Room => {
+                    let _ = timeout(PAUSE, room).await;
+                    continue;
+                }
             };
-            let opened = match opening.wait_for(Option::is_some).await {
-                Ok(opened) => opened.clone(),
-                Err(_) => None,
+            let opened = tokio::select! {
+                biased;
+                opened = opening.wait_for(Option::is_some) => opened.ok().and_then(|it| it.clone()),
+                // Who was refused there leaves it to others.
+                () = room, if which == Which::any() => continue,
             };
             match opened {
                 Some(Opened::Http2(one)) => {
@@ -214,8 +259,9 @@ impl Pool {
                     return self.http1(stream).await;
                 }
                 Some(Opened::Failed(failure)) => {
-                    let queued = self.shared.queue(which).map(Taken::Http2);
-                    return queued.ok_or(Failure::Shared(failure));
+                    if self.shared.count() == 0 {
+                        return Err(Failure::Shared(failure));
+                    }
                 }
                 None => break,
             }
@@ -223,36 +269,41 @@ impl Pool {
         Err(Failure::Ended)
     }
 
-    /// A turn, where there is one; else what to wait for. `begun`: as in [`shared_turn`](Self::shared_turn).
-    fn wait_or_open(
-        self: &Arc<Self>,
-        which: Which,
-        begun: Option<(Stream, Instant)>,
-    ) -> Result<Turn, Opening> {
+    /// How a request gets its turn on one of `which`. `begun`: as in [`shared_turn`](Self::shared_turn).
+    fn next(self: &Arc<Self>, which: Which, begun: Option<(Stream, Instant)>) -> Next {
         if let Some(turn) = self.shared.turn(which) {
-            return Ok(turn);
+            return Next::Has(turn);
         }
-        let mut opening = held(&self.opening);
-        if let Some(opening) = &*opening
+        let mut growth = held(&self.growth);
+        if let Some(opening) = &growth.opening
             && opening.has_changed().is_ok()
         {
-            return Err(opening.clone());
+            return Next::Opens(opening.clone());
         }
         // It may have been opened since.
         if let Some(turn) = self.shared.turn(which) {
-            return Ok(turn);
+            return Next::Has(turn);
+        }
+        let has_failed = growth.failed.is_some_and(|failed| failed.elapsed() < PAUSE);
+        if !self.shared.may_grow() || has_failed && self.shared.count() > 0 {
+            // Who has been refused by all may as well be refused once more.
+            let any = self.shared.turn(Which::any());
+            return any.map_or(Next::Room, Next::Has);
         }
         let (tell, told) = watch::channel(None);
-        *opening = Some(told.clone());
+        growth.opening = Some(told.clone());
         let pool = self.clone();
         // Whoever began it may go away: the others still wait for it.
         tokio::spawn(async move {
             let opened = pool.open_shared(begun).await;
-            *held(&pool.opening) = None;
+            *held(&pool.growth) = Growth {
+                opening: None,
+                failed: matches!(opened, Opened::Failed(_)).then(Instant::now),
+            };
             // They may all have gone.
             let _ = tell.send(Some(opened));
         });
-        Err(told)
+        Next::Opens(told)
     }
 
     async fn open_shared(&self, begun: Option<(Stream, Instant)>) -> Opened {
@@ -368,16 +419,98 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn where_the_upstream_changes_to_http2_one_connection_is_enough_for_all_who_opened_one() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+    const LONG: Duration = Duration::from_secs(180);
+
+    fn pool(address: std::net::SocketAddr) -> Arc<Pool> {
         let url = format!("http://{address}").parse().unwrap();
         let settings = ProxySettings {
             http2: Http2::Always,
             ..ProxySettings::default()
         };
-        let pool = Pool::new(&Target::new(&url).unwrap(), &settings).unwrap();
+        Pool::new(&Target::new(&url).unwrap(), &settings).unwrap()
+    }
+
+    /// Begins HTTP/2, and allows one request at a time.
+    async fn accept(listener: &TcpListener) -> TcpStream {
+        let mut other = listener.accept().await.unwrap().0;
+        let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x01";
+        other.write_all(settings).await.unwrap();
+        other
+    }
+
+    async fn turn(pool: &Arc<Pool>, which: Which) -> (Taken, u64) {
+        let end = Instant::now() + LONG;
+        let taken = pool.shared_turn(which, None, end).await;
+        let taken = taken.unwrap_or_else(|failure| panic!("{failure}"));
+        let number = taken.shared().expect("it is shared");
+        (taken, number)
+    }
+
+    #[tokio::test]
+    async fn who_finds_all_full_gets_the_first_place_that_is_free_wherever_it_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = pool(listener.local_addr().unwrap());
+        let mut open = Vec::new();
+        for expected in 1..=3 {
+            let ((taken, number), other) =
+                tokio::join!(turn(&pool, Which::any()), accept(&listener));
+            assert_eq!(number, expected);
+            open.push((taken, other));
+        }
+        // No more can be opened.
+        drop(listener);
+        for free in [2, 1, 3] {
+            let mut waits = pin!(turn(&pool, Which::any()));
+            let early = timeout(Duration::from_millis(50), &mut waits).await;
+            assert!(early.is_err(), "all are full");
+            let other = open
+                .swap_remove(
+                    open.iter()
+                        .position(|(one, _)| one.shared() == Some(free))
+                        .unwrap(),
+                )
+                .1;
+            let (taken, number) = waits.await;
+            assert_eq!(number, free);
+            open.push((taken, other));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_refused_by_all_goes_to_one_of_them_where_there_is_no_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = pool(listener.local_addr().unwrap());
+        let (first, one) = tokio::join!(turn(&pool, Which::any()), accept(&listener));
+        let (second, two) = tokio::join!(turn(&pool, Which::any()), accept(&listener));
+        drop((first, second, listener));
+        for (which, number) in [
+            (Which::any().but(1), 2),
+            (Which::any().but(2), 1),
+            (Which::any().but(1).but(2), 1),
+            (Which::any().later(1), 2),
+            (Which::any().later(2), 1),
+        ] {
+            assert_eq!(turn(&pool, which).await.1, number, "{which:?}");
+        }
+        drop((one, two));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_ever_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = pool(listener.local_addr().unwrap());
+        let (_first, _one) = tokio::join!(turn(&pool, Which::any()), accept(&listener));
+        drop(listener);
+        let end = Instant::now() + Duration::from_millis(100);
+        let taken = pool.shared_turn(Which::any(), None, end).await;
+        assert!(matches!(taken, Err(Failure::AnswerTimeout)));
+    }
+
+    #[tokio::test]
+    async fn where_the_upstream_changes_to_http2_one_connection_is_enough_for_all_who_opened_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pool = pool(address);
         let (mut turns, mut others) = (Vec::new(), Vec::new());
         for _ in 0..5 {
             let stream = Stream::Tcp(TokioIo::new(TcpStream::connect(address).await.unwrap()));
@@ -385,12 +518,12 @@ mod tests {
             // SETTINGS, without any.
             other.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
             others.push(other);
-            let end = Instant::now() + Duration::from_secs(180);
-            turns.push(pool.shared_turn(Which::any(), Some((stream, end))));
+            let end = Instant::now() + LONG;
+            turns.push(pool.shared_turn(Which::any(), Some((stream, end)), end));
         }
         for turn in join_all(turns).await {
-            let shared = turn.ok().and_then(|turn| turn.shared());
-            assert_eq!(shared.map(|(number, _)| number), Some(1));
+            let number = turn.ok().and_then(|turn| turn.shared());
+            assert_eq!(number, Some(1));
         }
     }
 }

@@ -8,24 +8,18 @@
 //! | Nothing was done: it was never handed to the connection, or the upstream says that it has not looked at it (GOAWAY, REFUSED_STREAM). | Whatever it is, unless more of its body has gone than is kept (`lent`). | Twice. |
 //! | Nobody knows: the connection was used before, and ended without an answer. | What has the same effect twice (GET, HEAD, OPTIONS, TRACE, PUT, DELETE), and no body. | Once. |
 //! | The same of a new connection, or something else. | Nothing. | |
-//!
-//! One request of an HTTP/2 connection may wait within hyper for a stream. When that connection ends it is not told apart
-//! from those that went out, and is of the second row.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use axum::body::Body;
-use http::{Method, Request, header::EXPECT};
-use tokio::time::{Instant, timeout};
+use http::{Method, Request};
 
 use super::{
-    body::{Outgoing, Progress},
-    expect::Go,
     failure::Failure,
     http1::Unanswered,
     http2::Which,
     lent::Back,
     pool::Taken,
+    upload::{Outgoing, Sending},
 };
 
 /// So often something goes out at most.
@@ -79,7 +73,7 @@ impl Attempts {
         let is_needed = self.count < MOST && (shared.is_some() || self.is_repeatable && is_kept);
         let head = is_needed.then(|| copy(request));
         let (number, back) = match shared {
-            Some((number, place)) => (Some(number), request.body_mut().lend(place)),
+            Some(number) => (Some(number), request.body_mut().lend()),
             None => (None, None),
         };
         Spare {
@@ -115,7 +109,7 @@ impl Attempts {
         self.count += 1;
         if let Some(number) = spare.number {
             self.which = match failure {
-                Failure::Undone { leaves: false, .. } => self.which.but(number),
+                Failure::RefusedStream(_) => self.which.but(number),
                 _ => self.which.later(number),
             };
         }
@@ -152,52 +146,11 @@ fn copy(request: &Request<Outgoing>) -> Request<Outgoing> {
     copy
 }
 
-/// A body that is being sent.
-pub(super) struct Sending {
-    pub(super) progress: Arc<Progress>,
-    /// The client waits to be told to go on.
-    pub(super) go: Option<Arc<Go>>,
-}
-
-// === impl Sending ===
-
-impl Sending {
-    /// The request as it is sent; [`None`]: it has no body.
-    pub(super) fn of(request: Request<Body>, begun: Instant) -> (Request<Outgoing>, Option<Self>) {
-        let (mut parts, body) = request.into_parts();
-        if http_body::Body::is_end_stream(&body) {
-            parts.headers.remove(EXPECT);
-            return (Request::from_parts(parts, Outgoing::Empty), None);
-        }
-        let asks = parts
-            .headers
-            .get(EXPECT)
-            .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let go = asks.then(|| Arc::new(Go::new()));
-        let progress = Progress::new(begun);
-        let body = Outgoing::Streaming {
-            inner: body,
-            progress: progress.clone(),
-            go: go.clone(),
-        };
-        let sending = Self { progress, go };
-        (Request::from_parts(parts, body), Some(sending))
-    }
-
-    /// The body once more, if it comes `back` as it was, within `limit`.
-    async fn again(&self, back: Option<Back>, limit: Duration) -> Option<Outgoing> {
-        let inner = timeout(limit, back?.again()).await.ok()??;
-        self.progress.begins_again();
-        Some(Outgoing::Streaming {
-            inner,
-            progress: self.progress.clone(),
-            go: self.go.clone(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use tokio::time::Instant;
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(60);

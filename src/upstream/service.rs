@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, SystemTime},
@@ -14,27 +14,30 @@ use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use http::{
     Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{ALLOW, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING},
+    header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, RETRY_AFTER, TRANSFER_ENCODING},
     response::Parts as AnswerParts,
     uri::{Authority, PathAndQuery},
 };
+use http_body_util::Either;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tower_service::Service;
 use url::Url;
 
 use super::{
     OverTls, Timeouts, TrustedForwarding, UpstreamError,
-    body::{Download, Link, Outgoing, Progress},
+    download::{Download, Link},
     failure::Failure,
     forwarded::{Origin, Way, write_forwarded},
     headers::{join_cookies, strip_one_hop, strip_request},
     http1::{Http1, Unanswered},
     pool::{Pool, Taken},
-    retry::{Attempts, Sending},
+    retry::Attempts,
     settings::{Host, Http2, ProxySettings},
+    stream::Answer,
     target::Target,
     upgrade::Asking,
+    upload::{Outgoing, Sending},
 };
 use crate::{
     front::{Rules, authority, check_target, error_answer},
@@ -51,6 +54,9 @@ pub struct Upstream {
     /// [`None`]: each request tells.
     from: Option<Origin>,
 }
+
+/// An answer's body, as it comes.
+type Coming = Either<Incoming, Answer>;
 
 /// The answer of an [`Upstream`].
 pub type UpstreamFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -155,20 +161,21 @@ impl Upstream {
     ) -> Result<Response<Body>, Failure> {
         let (mut request, upload) = Sending::of(request, begun);
         let mut attempts = Attempts::of(&request);
+        let limit = self.settings.first_byte_timeout;
         loop {
             let http1 = asking.is_some();
             // Connections that were kept and can't be used any more are few: a new one is the second or the third.
             let taken = if attempts.is_first() {
-                self.pool.take(http1).await?
+                self.pool.take(http1, begun + limit).await?
             } else {
-                self.pool.open(http1, attempts.which()).await?
+                let end = Instant::now() + limit;
+                self.pool.open(http1, attempts.which(), end).await?
             };
             let spare = attempts.spare(&mut request, &taken);
             let unanswered = match self.ask(taken, request, upload.as_ref(), begun).await {
                 Ok((answer, way)) => return self.answer(answer, way, upload, asking),
                 Err(unanswered) => unanswered,
             };
-            let limit = self.settings.first_byte_timeout;
             let again = attempts.again(unanswered, spare, upload.as_ref(), limit);
             request = again.await?;
         }
@@ -181,8 +188,7 @@ impl Upstream {
         mut request: Request<Outgoing>,
         upload: Option<&Sending>,
         begun: Instant,
-    ) -> Result<(Response<Incoming>, Taken), Unanswered> {
-        let progress = upload.map(|upload| &*upload.progress);
+    ) -> Result<(Response<Coming>, Taken), Unanswered> {
         let limit = self.settings.first_byte_timeout;
         match taken {
             Taken::Http1(mut connection) => {
@@ -195,18 +201,15 @@ impl Upstream {
                         }
                     });
                 }
+                let progress = upload.map(|upload| &*upload.progress);
                 let answer = connection.ask(request, progress, begun, limit).await?;
-                Ok((answer, Taken::Http1(connection)))
+                Ok((answer.map(Either::Left), Taken::Http1(connection)))
             }
-            Taken::Http2(turn) => {
+            Taken::Http2(mut turn) => {
                 self.for_http2(&mut request);
-                if let Some(go) = upload.and_then(|upload| upload.go.as_ref()) {
-                    // Nobody tells of a 100 there.
-                    go.wanted();
-                }
-                let answer = turn.ask(request);
-                let answer = unless_stuck(answer, progress, begun, limit).await??;
-                Ok((answer, Taken::Http2(turn)))
+                let idle = self.settings.idle_timeout;
+                let answer = turn.ask(request, upload, begun, limit, idle).await?;
+                Ok((answer.map(Either::Right), Taken::Http2(turn)))
             }
         }
     }
@@ -214,7 +217,7 @@ impl Upstream {
     /// The answer as the client gets it.
     fn answer(
         &self,
-        answer: Response<Incoming>,
+        answer: Response<Coming>,
         way: Taken,
         upload: Option<Sending>,
         asking: Option<Asking>,
@@ -228,11 +231,11 @@ impl Upstream {
             let begun = asking.begin(connection, parts.headers, idle);
             return begun.ok_or(Failure::Upgraded);
         }
+        if is_ambiguous(&parts) {
+            return Err(Failure::Ambiguous);
+        }
         let link = match way {
             Taken::Http1(connection) => {
-                if is_ambiguous(&parts) {
-                    return Err(Failure::Ambiguous);
-                }
                 if ends_with_its_connection(&parts) {
                     parts.extensions.insert(UntilClose);
                 }
@@ -269,7 +272,6 @@ impl Upstream {
         }
         // Streams have no connection of their own.
         request.headers_mut().remove(CONNECTION);
-        request.headers_mut().remove(EXPECT);
         *request.version_mut() = Version::HTTP_2;
     }
 }
@@ -334,32 +336,6 @@ fn is_ambiguous(parts: &AnswerParts) -> bool {
             && !headers.contains_key(CONTENT_LENGTH)
     });
     !is_one || !is_chunked
-}
-
-/// What is waited for, unless nothing moves for `limit` before it comes.
-async fn unless_stuck<F: Future>(
-    awaited: F,
-    progress: Option<&Progress>,
-    begun: Instant,
-    limit: Duration,
-) -> Result<F::Output, Failure> {
-    let mut awaited = pin!(awaited);
-    let mut moved = begun;
-    loop {
-        if let Ok(output) = timeout_at(moved + limit, awaited.as_mut()).await {
-            return Ok(output);
-        }
-        moved = moved_since(progress, moved)?;
-    }
-}
-
-/// When something moved, if it was after `moved`; else whose fault it is.
-pub(super) fn moved_since(progress: Option<&Progress>, moved: Instant) -> Result<Instant, Failure> {
-    match progress {
-        Some(progress) if progress.last() > moved => Ok(progress.last()),
-        Some(progress) if progress.waits_for_client() => Err(Failure::ClientTimeout),
-        _ => Err(Failure::AnswerTimeout),
-    }
 }
 
 impl<B> Service<Request<B>> for Upstream
@@ -485,47 +461,4 @@ fn explain(
         );
     }
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::pending;
-
-    use http_body_util::{BodyExt, Full};
-    use tokio::time::sleep;
-
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(60);
-
-    #[tokio::test(start_paused = true)]
-    async fn an_upload_has_all_the_time_while_it_moves() {
-        let begun = Instant::now();
-        let progress = Progress::new(begun);
-        let sending = async {
-            for _ in 0..5 {
-                sleep(LIMIT - Duration::from_secs(1)).await;
-                let part = Outgoing::Streaming {
-                    inner: Body::new(Full::new(Bytes::from("part"))),
-                    progress: Arc::clone(&progress),
-                    go: None,
-                };
-                part.collect().await.expect("a full body does not fail");
-            }
-            "answer"
-        };
-        assert!(matches!(
-            unless_stuck(sending, Some(&progress), begun, LIMIT).await,
-            Ok("answer")
-        ));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_upstream_that_is_silent_is_waited_for_no_longer_than_the_limit() {
-        let progress = Progress::new(Instant::now());
-        let before = Instant::now();
-        let silent = unless_stuck(pending::<()>(), Some(&progress), before, LIMIT).await;
-        assert!(matches!(silent, Err(Failure::AnswerTimeout)));
-        assert!(before.elapsed() >= LIMIT);
-    }
 }

@@ -14,7 +14,14 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+/// Heads of answers, packed (RFC 7541): `:status: 200`, by its number in the table; `:status: 100`; `content-length: 10`.
+pub(crate) const OK: &[u8] = &[0x88];
+pub(crate) const CONTINUE: &[u8] = b"\x08\x03100";
+pub(crate) const OF_TEN: &[u8] = b"\x88\x0f\x0d\x0210";
+
 /// Reasons (RFC 9113 section 7).
+pub(crate) const NO_ERROR: u32 = 0;
+pub(crate) const CANCEL: u32 = 8;
 pub(crate) const INTERNAL_ERROR: u32 = 2;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 
@@ -131,9 +138,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     /// Answers `fine`.
     pub(crate) async fn answer(&mut self, stream: u32) {
-        // `:status: 200`, by its number in HPACK's table.
-        self.send(HEADERS, END_HEADERS, stream, &[0x88]).await;
-        self.send(DATA, END_STREAM, stream, b"fine").await;
+        self.head(stream, OK).await;
+        self.part(stream, b"fine", true).await;
+    }
+
+    /// The head of an answer, packed.
+    pub(crate) async fn head(&mut self, stream: u32, head: &[u8]) {
+        self.send(HEADERS, END_HEADERS, stream, head).await;
+    }
+
+    /// A part of an answer's body.
+    pub(crate) async fn part(&mut self, stream: u32, part: &[u8], is_last: bool) {
+        let flags = if is_last { END_STREAM } else { 0 };
+        self.send(DATA, flags, stream, part).await;
     }
 
     pub(crate) async fn reset(&mut self, stream: u32, reason: u32) {

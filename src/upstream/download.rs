@@ -1,155 +1,23 @@
-//! Bodies on their way, watched for standstill.
+//! An answer's body on its way, watched for standstill.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
-    expect::Go,
     failure::{BoxError, Failure},
     http1::{Aside, Http1},
-    http2::{Place, Turn},
-    lent::{Back, lend},
+    http2::Turn,
     pool::Pool,
 };
-
-/// How far a request's body has come. Written by [`Outgoing`], read by who waits for the answer.
-#[derive(Debug)]
-pub(super) struct Progress {
-    began: Instant,
-    /// When something last moved, in milliseconds since the beginning.
-    moved: AtomicU64,
-    waits_for_client: AtomicBool,
-    is_over: AtomicBool,
-}
-
-impl Progress {
-    pub(super) fn new(began: Instant) -> Arc<Self> {
-        Arc::new(Self {
-            began,
-            moved: AtomicU64::new(0),
-            waits_for_client: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
-        })
-    }
-
-    /// When something last moved.
-    pub(super) fn last(&self) -> Instant {
-        self.began + Duration::from_millis(self.moved.load(Relaxed))
-    }
-
-    /// Is it the client that is waited for, not the upstream?
-    pub(super) fn waits_for_client(&self) -> bool {
-        self.waits_for_client.load(Relaxed)
-    }
-
-    /// Has all of it been taken?
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over.load(Relaxed)
-    }
-
-    /// It is sent once more.
-    pub(super) fn begins_again(&self) {
-        self.is_over.store(false, Relaxed);
-        // Nobody has asked the client for more yet.
-        self.note(false);
-    }
-
-    fn note(&self, waits_for_client: bool) {
-        if !waits_for_client {
-            self.moved();
-        }
-        self.waits_for_client.store(waits_for_client, Relaxed);
-    }
-
-    /// Something moved just now.
-    pub(super) fn moved(&self) {
-        let millis = self.began.elapsed().as_millis();
-        self.moved
-            .store(u64::try_from(millis).unwrap_or(u64::MAX), Relaxed);
-    }
-}
-
-/// A request's body on its way to the upstream.
-#[derive(Debug)]
-pub(super) enum Outgoing {
-    /// There is none.
-    Empty,
-    /// As it comes from the client.
-    Streaming {
-        inner: Body,
-        progress: Arc<Progress>,
-        /// It is not asked for before the upstream wants it.
-        go: Option<Arc<Go>>,
-    },
-}
-
-impl Outgoing {
-    /// Makes of it one that comes back when nobody sends it any more, and has its place until then.
-    pub(super) fn lend(&mut self, place: Arc<Place>) -> Option<Back> {
-        let Self::Streaming { inner, .. } = self else {
-            return None;
-        };
-        let (lent, back) = lend(std::mem::take(inner), place);
-        *inner = lent;
-        Some(back)
-    }
-}
-
-impl HttpBody for Outgoing {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Self::Streaming {
-            inner,
-            progress,
-            go,
-        } = &mut *self
-        else {
-            return Poll::Ready(None);
-        };
-        if let Some(waits) = go {
-            ready!(waits.poll(cx));
-            *go = None;
-        }
-        let polled = Pin::new(&mut *inner).poll_frame(cx);
-        progress.note(polled.is_pending());
-        if matches!(polled, Poll::Ready(None)) || inner.is_end_stream() {
-            progress.is_over.store(true, Relaxed);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Streaming { inner, .. } => inner.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming { inner, .. } => inner.size_hint(),
-        }
-    }
-}
 
 /// The upstream stopped in the middle of its answer.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +31,7 @@ pub(super) enum Link {
     /// One that has a task.
     Aside(#[expect(dead_code, reason = "held for its end")] Aside),
     /// One that is shared.
-    Shared(#[expect(dead_code, reason = "held for its end")] Turn),
+    Shared(Turn),
     /// It is not needed any more.
     Done,
 }
@@ -197,8 +65,10 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Download<B> {
 
     /// All has come: the connection is free for another request, if it is in order.
     fn settle(&mut self) {
-        if let Link::Own(connection, pool) = std::mem::replace(&mut self.link, Link::Done) {
-            pool.keep(connection);
+        match std::mem::replace(&mut self.link, Link::Done) {
+            Link::Own(connection, pool) => pool.keep(connection),
+            Link::Shared(turn) => turn.settle(),
+            Link::Aside(_) | Link::Done => {}
         }
     }
 
@@ -332,32 +202,5 @@ mod tests {
             advance(Duration::from_secs(100)).await;
             assert!(body.frame().await.unwrap().is_ok());
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_upload_tells_who_is_waited_for() {
-        let (feed, body) = fed();
-        let progress = Progress::new(Instant::now());
-        let mut body = Outgoing::Streaming {
-            inner: Body::new(body),
-            progress: Arc::clone(&progress),
-            go: None,
-        };
-        let began = progress.last();
-        advance(Duration::from_secs(3)).await;
-        feed.send("part").unwrap();
-        assert!(body.frame().await.unwrap().is_ok());
-        assert_eq!(progress.last() - began, Duration::from_secs(3));
-        assert!(!progress.waits_for_client());
-        assert!(
-            tokio::time::timeout(Duration::from_secs(5), body.frame())
-                .await
-                .is_err()
-        );
-        assert!(progress.waits_for_client());
-        assert_eq!(progress.last() - began, Duration::from_secs(3));
-        // Sent once more it waits for the upstream first.
-        progress.begins_again();
-        assert!(!progress.waits_for_client());
     }
 }
