@@ -116,9 +116,13 @@ async fn who_does_not_hear_that_there_is_an_end_and_asks_on_is_shown_out() {
         let mut all = vec![0; 65536];
         while matches!(reader.read(&mut all).await, Ok(1..)) {}
     });
-    // `HEAD /`: what is answered takes nothing of a window.
+    // One that is under way for as long as the connection lasts: there is no window (`SETTINGS_INITIAL_WINDOW_SIZE`).
+    let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let held = frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields(false));
+    writer.write_all(&[no_window, held].concat()).await.unwrap();
+    // `HEAD /`: what is answered takes nothing of it.
     let head = [&b"\x02\x04HEAD"[..], &fields(false)[1..]].concat();
-    let mut asked = 0;
+    let mut asked = 1;
     while !reading.is_finished() {
         let frame = frame(HEADERS, END_STREAM | END_HEADERS, asked * 2 + 1, &head);
         if writer.write_all(&frame).await.is_err() {

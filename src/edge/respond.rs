@@ -133,10 +133,7 @@ impl http_body::Body for EdgeBody {
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
         };
         if let Some(answering) = &mut this.answering {
-            answering.starves(polled.is_pending());
-            if let Poll::Ready(None) = polled {
-                answering.is_whole();
-            }
+            answering.polled(&polled);
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let (Some(data), Some(meter)) = (frame.data_ref(), &this.meter)

@@ -19,6 +19,12 @@ const GRACE: Duration = Duration::from_secs(1);
 const LAST_CALL: Duration = Duration::from_secs(1);
 /// Over HTTP/2, more than what PINGs and their like are: a client whose windows are shut still answers those.
 const LEAST_HTTP2: u64 = 128;
+/// So many answers may be held back over HTTP/2 for as long as the client goes on to ask: a film that was paused, say. Each of
+/// them holds memory, so where there are more some of them have to go on.
+const FEW: usize = 4;
+/// Over HTTP/2 the last part of an answer may wait for the client's window when its body is over. How long nothing has gone
+/// out where none does, or nobody takes it.
+const TAIL: Duration = Duration::from_secs(5);
 
 /// Why a connection was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +81,7 @@ pub(crate) async fn attend<C: GracefulConnection>(
 ) -> Served<C::Error> {
     let mut watch = Watch::new(limits);
     let mut next = Instant::now();
+    let mut tail = Tail::new(doing);
     let mut stopping: Option<Parting> = None;
     let mut leaving = None;
     loop {
@@ -90,17 +97,18 @@ pub(crate) async fn attend<C: GracefulConnection>(
             }) => return Served::Ended(ended),
             () = sleep_until(next) => {
                 let now = Instant::now();
+                let is_done = tail.is_over(doing, now);
                 if let Some(parting) = &mut stopping {
                     if now >= parting.last_call && doing.is_quiet() {
                         connection.as_mut().graceful_shutdown();
                     }
-                    if parting.is_over(doing, limits, now) {
+                    if parting.is_over(doing, limits, is_done, now) {
                         return Served::ShownOut(Why::Stopped);
                     }
                 }
                 match (watch.look(doing, now), leaving) {
                     // What it had begun when it was told to leave is finished.
-                    (_, Some(why)) if doing.is_idle() => return Served::ShownOut(why),
+                    (_, Some(why)) if is_done => return Served::ShownOut(why),
                     (Look::ShowOut(Why::Slow), _) => {
                         doing.broken.store(true, Relaxed);
                         return Served::ShownOut(Why::Slow);
@@ -165,6 +173,35 @@ pub(crate) async fn attend<C: GracefulConnection>(
     }
 }
 
+/// What may be left of an answer when nothing is under way any more.
+struct Tail {
+    written: u64,
+    moved: Instant,
+}
+
+// === impl Tail ===
+
+impl Tail {
+    fn new(doing: &Doing) -> Self {
+        Self {
+            written: doing.written.load(Relaxed),
+            moved: Instant::now(),
+        }
+    }
+
+    /// Whether the connection can end without a loss.
+    fn is_over(&mut self, doing: &Doing, now: Instant) -> bool {
+        if !doing.is_http2.load(Relaxed) {
+            return doing.is_idle();
+        }
+        let written = doing.written.load(Relaxed);
+        if std::mem::replace(&mut self.written, written) != written {
+            self.moved = now;
+        }
+        doing.is_idle() && now >= self.moved.max(doing.quiet_since()) + TAIL
+    }
+}
+
 /// A connection that is told to end, in good time.
 struct Parting {
     /// Until then it may ask on.
@@ -184,13 +221,19 @@ impl Parting {
     /// Whether it is to end now. Over HTTP/2 a client is first told that there is to be an end, and has to acknowledge a
     /// PING before it is told which request was the last (RFC 9113 section 6.8). One that does not, and asks on, would be
     /// served by what a reload has replaced for as long as it likes.
-    fn is_over(&mut self, doing: &Doing, limits: &LimitSettings, now: Instant) -> bool {
+    fn is_over(
+        &mut self,
+        doing: &Doing,
+        limits: &LimitSettings,
+        is_done: bool,
+        now: Instant,
+    ) -> bool {
         if !doing.is_http2.load(Relaxed) || now < self.last_call + GRACE {
             return false;
         }
         let asked = doing.asked.load(Relaxed);
         let asks_on = *self.asked.get_or_insert(asked) < asked;
-        doing.is_idle() || asks_on && now >= self.last_call + limits.drain
+        is_done || asks_on && now >= self.last_call + limits.drain
     }
 }
 
@@ -213,9 +256,10 @@ struct Window {
     start: Instant,
     asked: u64,
     written: u64,
+    taken: u64,
     received: u64,
     writes: bool,
-    is_held_back: bool,
+    held_back: usize,
     awaits: bool,
 }
 
@@ -227,9 +271,13 @@ impl Window {
             start,
             asked: doing.asked.load(Relaxed),
             written: doing.written.load(Relaxed),
+            taken: doing.taken.load(Relaxed),
             received: doing.received.load(Relaxed),
             writes: doing.is_writing(),
-            is_held_back: doing.is_http2.load(Relaxed) && doing.is_held_back(),
+            held_back: match doing.is_http2.load(Relaxed) {
+                true => doing.held_back(),
+                false => 0,
+            },
             awaits: doing.awaited.load(Relaxed) > 0,
         }
     }
@@ -239,10 +287,11 @@ impl Window {
         let (written, received) = (now.written - self.written, now.received - self.received);
         (self.writes && now.writes && written < least)
             || (self.awaits && now.awaits && received < least)
-            || (self.is_held_back
-                && now.is_held_back
+            || (self.held_back > 0
+                && now.held_back > 0
                 && self.asked == now.asked
                 && written < least.min(LEAST_HTTP2))
+            || (self.held_back > FEW && now.held_back > FEW && now.taken - self.taken < least)
     }
 }
 
@@ -296,7 +345,10 @@ impl<'a> Watch<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, task::Poll};
+
+    use bytes::Bytes;
+    use http_body::Frame;
 
     use super::*;
 
@@ -389,9 +441,52 @@ mod tests {
         // PINGs are no progress.
         assert_eq!(seconds(&doing, || takes(63)(&doing)).await, slow);
         assert_eq!(seconds(&doing, || takes(64)(&doing)).await, (None, 0));
-        // Nor is it stuck who asks for more.
+        // Nor is it stuck who asks for more,
         let asks = || drop(doing.begin(true));
         assert_eq!(seconds(&doing, asks).await, (None, 0));
+        // but for who leaves much where it is.
+        let mut more: Vec<_> = (0..FEW).map(|_| doing.begin(true)).collect();
+        more.iter_mut()
+            .for_each(|answering| answering.starves(false));
+        assert_eq!(seconds(&doing, asks).await, slow);
+        for (length, expected) in [(499, slow), (500, (None, 0))] {
+            let one = std::cell::RefCell::new(doing.begin(true));
+            let goes_on = || {
+                let part = Frame::data(Bytes::from(vec![7; length]));
+                let part = Poll::Ready(Some(Ok::<_, std::convert::Infallible>(part)));
+                one.borrow_mut().polled(&part);
+                asks();
+            };
+            goes_on();
+            assert_eq!(seconds(&doing, goes_on).await, expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn over_http2_the_last_part_of_an_answer_may_come_after_its_body() {
+        let doing = doing();
+        drop(doing.begin(true));
+        let mut tail = Tail::new(&doing);
+        let step = Duration::from_secs(1);
+        for _ in 0..10 {
+            tokio::time::advance(step).await;
+            doing.written.fetch_add(1, Relaxed);
+            assert!(!tail.is_over(&doing, Instant::now()));
+        }
+        for _ in 0..4 {
+            tokio::time::advance(step).await;
+            assert!(!tail.is_over(&doing, Instant::now()));
+        }
+        tokio::time::advance(step).await;
+        assert!(tail.is_over(&doing, Instant::now()));
+        let answering = doing.begin(true);
+        assert!(!tail.is_over(&doing, Instant::now()));
+        drop(answering);
+        assert!(!tail.is_over(&doing, Instant::now()));
+
+        let doing = self::doing();
+        drop(doing.begin(false));
+        assert!(Tail::new(&doing).is_over(&doing, Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]

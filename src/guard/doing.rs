@@ -5,10 +5,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONNECTION};
+use http_body::Frame;
 use tokio::{sync::Notify, time::Instant};
 
 use super::LimitSettings;
@@ -33,6 +36,8 @@ pub(crate) struct Doing {
     writing: AtomicBool,
     /// Bytes so far.
     pub(super) written: AtomicU64,
+    /// Of answers that are sent in parts: bytes of those after which more was asked for.
+    pub(super) taken: AtomicU64,
     /// HTTP/2 has frames of its own, and its windows hold answers back.
     pub(super) is_http2: AtomicBool,
     /// Since when nothing is answered, in milliseconds.
@@ -81,6 +86,8 @@ pub(crate) struct Answering {
     doing: Arc<Doing>,
     starves: bool,
     is_whole: bool,
+    /// The length of the part that was handed over last.
+    part: u64,
 }
 
 // === impl Doing ===
@@ -98,6 +105,7 @@ impl Doing {
             received: AtomicU64::default(),
             writing: AtomicBool::default(),
             written: AtomicU64::default(),
+            taken: AtomicU64::default(),
             is_http2: AtomicBool::default(),
             since: AtomicU64::default(),
             head: AtomicU64::default(),
@@ -187,6 +195,7 @@ impl Doing {
             doing: self.clone(),
             starves: true,
             is_whole,
+            part: 0,
         }
     }
 
@@ -245,9 +254,10 @@ impl Doing {
         self.writing.load(Relaxed)
     }
 
-    /// Whether an answer waits for the client: all of HTTP/2's do where it opens no window.
-    pub(super) fn is_held_back(&self) -> bool {
-        self.answering.load(Relaxed) > self.starving.load(Relaxed)
+    /// How many answers wait for the client: all of HTTP/2's do where it opens no window.
+    pub(super) fn held_back(&self) -> usize {
+        let starving = self.starving.load(Relaxed);
+        self.answering.load(Relaxed).saturating_sub(starving)
     }
 }
 
@@ -270,6 +280,22 @@ impl Answering {
     /// All of it has been handed over.
     pub(crate) fn is_whole(&mut self) {
         self.is_whole = true;
+    }
+
+    /// Its body was asked for its next part, and gave `polled`.
+    pub(crate) fn polled<E>(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, E>>>) {
+        let part = match polled {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => 0,
+        };
+        let before = std::mem::replace(&mut self.part, part);
+        if before > 0 {
+            self.doing.taken.fetch_add(before, Relaxed);
+        }
+        self.starves(polled.is_pending());
+        if let Poll::Ready(None) = polled {
+            self.is_whole();
+        }
     }
 
     /// Whether it waits for the server: if not, it waits for the client.

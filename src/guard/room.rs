@@ -48,7 +48,7 @@ struct Inside {
     slots: Vec<Option<Guest>>,
     free: Vec<usize>,
     count: usize,
-    /// Told to go, and still there; not in any other count.
+    /// Told to go, and still there; not in `count`.
     leaving: usize,
     addresses: HashMap<Address, Group>,
     /// Until when none will be found idle.
@@ -59,6 +59,7 @@ struct Inside {
 #[derive(Debug, Default)]
 struct Group {
     count: usize,
+    leaving: usize,
     barren: Option<Instant>,
 }
 
@@ -160,21 +161,23 @@ impl Room {
             per_address,
             each,
         } = inside.size;
-        let of_address = |inside: &Inside| {
-            let group = address.and_then(|address| inside.addresses.get(&address));
-            group.map_or(0, |group| group.count)
-        };
-        if of_address(&inside) >= per_address {
-            // Some more than the one at once: looking for them costs more than they do. And those that a reload left too many.
-            let excess = of_address(&inside) - per_address;
-            inside.show_out(excess + 1 + per_address / 16, address);
+        // Some more than the one at once: looking for them costs more than they do. And those that a reload left too many.
+        let (some, some_of_all) = (1 + per_address / 16, 1 + most / 64);
+        let count = inside.of_address(address).0;
+        if count >= per_address {
+            inside.show_out(count - per_address + some, address);
         }
         if inside.count >= most {
             let excess = inside.count - most;
-            inside.show_out(excess + 1 + most / 64, None);
+            inside.show_out(excess + some_of_all, None);
         }
-        let is_full = inside.count >= most;
-        if is_full || of_address(&inside) >= per_address {
+        let (count, leaving) = inside.of_address(address);
+        let is_address_full = count >= per_address
+            || leaving > some * 2 && count + inside.staying(address) >= per_address + some;
+        let (count, leaving) = (inside.count, inside.leaving);
+        let is_full = count >= most
+            || leaving > some_of_all * 2 && count + inside.staying(None) >= most + some_of_all;
+        if is_full || is_address_full {
             drop(inside);
             if self.full.is_due() {
                 let limit = if is_full {
@@ -204,15 +207,13 @@ impl Room {
     pub(crate) async fn settle(&self) {
         const MOMENT: Duration = Duration::from_millis(100);
         let too_many = |inside: &Inside| inside.leaving > 4.max(inside.size.most / 16);
-        while too_many(&self.inside()) {
-            // One of them may have begun to ask just then, and take its time.
-            if tokio::time::timeout(MOMENT, self.left.notified())
-                .await
-                .is_err()
-            {
-                return;
+        let settled = async {
+            while too_many(&self.inside()) {
+                self.left.notified().await;
             }
-        }
+        };
+        // Some of them may have begun to ask just then, and take their time.
+        let _ = tokio::time::timeout(MOMENT, settled).await;
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -257,28 +258,48 @@ impl Inside {
         self.slots.len() - 1
     }
 
-    fn remove(&mut self, slot: usize) {
+    /// Whether it was told to go.
+    fn remove(&mut self, slot: usize) -> bool {
         let Some(guest) = self.slots.get_mut(slot).and_then(Option::take) else {
-            return;
+            return false;
         };
         self.free.push(slot);
         if guest.leaving {
             self.leaving -= 1;
         } else {
-            self.uncount(guest.address);
+            self.count -= 1;
         }
-    }
-
-    fn uncount(&mut self, address: Option<Address>) {
-        self.count -= 1;
-        if let Some(MapEntry::Occupied(mut group)) =
-            address.map(|address| self.addresses.entry(address))
+        if let Some(MapEntry::Occupied(mut entry)) =
+            guest.address.map(|address| self.addresses.entry(address))
         {
-            group.get_mut().count -= 1;
-            if group.get().count == 0 {
-                group.remove();
+            let group = entry.get_mut();
+            if guest.leaving {
+                group.leaving -= 1;
+            } else {
+                group.count -= 1;
+            }
+            if group.count + group.leaving == 0 {
+                entry.remove();
             }
         }
+        guest.leaving
+    }
+
+    /// How many of those that were told to go had just begun to ask: they stay until that is answered, and there must not be
+    /// ever more of them. Of all or of an address.
+    fn staying(&self, address: Option<Address>) -> usize {
+        let guests = self.slots.iter().flatten();
+        let stays = |guest: &&Guest| {
+            let is_meant = address.is_none() || guest.address == address;
+            guest.leaving && is_meant && !guest.doing.is_idle()
+        };
+        guests.filter(stays).count()
+    }
+
+    /// How many an address has, and how many more that were told to go.
+    fn of_address(&self, address: Option<Address>) -> (usize, usize) {
+        let group = address.and_then(|address| self.addresses.get(&address));
+        group.map_or((0, 0), |group| (group.count, group.leaving))
     }
 
     /// Until when none will be found idle: of all, or of an address.
@@ -325,9 +346,15 @@ impl Inside {
             guest.leaving = true;
             guest.doing.crowded.store(true, Relaxed);
             guest.doing.leave.notify_one();
-            let address = guest.address;
+            self.count -= 1;
             self.leaving += 1;
-            self.uncount(address);
+            let group = guest
+                .address
+                .and_then(|address| self.addresses.get_mut(&address));
+            if let Some(group) = group {
+                group.count -= 1;
+                group.leaving += 1;
+            }
         }
         true
     }
@@ -337,8 +364,10 @@ impl Inside {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.room.inside().remove(self.slot);
-        self.room.left.notify_one();
+        let was_told = self.room.inside().remove(self.slot);
+        if was_told {
+            self.room.left.notify_one();
+        }
     }
 }
 
@@ -411,6 +440,52 @@ mod tests {
             (place, answering)
         });
         assert!(room.enter(network("2001:db8::3")).is_none(), "one network");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_told_to_go_and_stays_counts() {
+        for (most, per_address) in [(3, 100), (100, 3)] {
+            let room = room(most, per_address);
+            let (mut places, mut answering) = (Vec::<Arc<Place>>::new(), Vec::new());
+            // Each begins to ask just when it is told to go, so that none of them leaves.
+            while let Some(place) = room.enter(address(1)) {
+                let told = places.iter().find(|place| goes(place));
+                answering.extend(told.map(|told| told.doing.begin(false)));
+                places.push(place);
+                pass().await;
+                assert!(places.len() < 100, "they are ever more");
+            }
+            assert!(places.len() > 3);
+            drop(answering);
+            let begun = Instant::now();
+            room.settle().await;
+            assert!(begun.elapsed() <= Duration::from_millis(100));
+            places.clear();
+            assert!(room.enter(address(1)).is_some());
+            assert!(room.inside().addresses.is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_who_was_told_to_go_whoever_else_leaves() {
+        let room = room(200, 1000);
+        let mut places: Vec<_> = (0..200).map(|_| room.enter(None).unwrap()).collect();
+        room.inside().show_out(100, None);
+        let leaves = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                if places.len() > 150 {
+                    places.remove(0);
+                }
+            }
+        };
+        let begun = Instant::now();
+        tokio::select! {
+            biased;
+            () = room.settle() => {}
+            () = leaves => {}
+        }
+        assert_eq!(begun.elapsed(), Duration::from_millis(100));
     }
 
     #[tokio::test]

@@ -307,10 +307,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for NotedBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Some(answering) = &mut self.answering {
-            answering.starves(polled.is_pending());
-            if let Poll::Ready(None) = polled {
-                answering.is_whole();
-            }
+            answering.polled(&polled);
         }
         polled
     }
