@@ -129,7 +129,7 @@ async fn a_body_goes_on_after_the_answer_as_long_as_it_is_taken() {
     }
     drop(feed);
     let frame = peer.frame().await.expect("it goes on");
-    assert!(frame.is_last() && frame.payload.is_empty());
+    assert!(frame.is_last() && frame.payload.is_empty(), "{frame:?}");
     is_free(&server, &mut peer).await;
 }
 

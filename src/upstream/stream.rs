@@ -6,7 +6,7 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -27,7 +27,7 @@ use super::{
     expect::Go,
     failure::Failure,
     http1::Unanswered,
-    upload::{Outgoing, unless_stuck},
+    upload::{Outgoing, Progress, unless_stuck},
 };
 
 /// At most so much is sent at a time: what fits into a frame that every server takes.
@@ -120,7 +120,7 @@ async fn send(
 ) {
     let progress = body.progress();
     let sent = async {
-        let mut sent = std::pin::pin!(pass_on(&mut body, &mut stream));
+        let mut sent = pin!(pass_on(&mut body, &mut stream, progress.as_deref()));
         tokio::select! {
             biased;
             sent = &mut sent => sent,
@@ -150,7 +150,11 @@ impl From<h2::Error> for Unsent {
     }
 }
 
-async fn pass_on(body: &mut Outgoing, stream: &mut SendStream<Bytes>) -> Result<(), Unsent> {
+async fn pass_on(
+    body: &mut Outgoing,
+    stream: &mut SendStream<Bytes>,
+    progress: Option<&Progress>,
+) -> Result<(), Unsent> {
     loop {
         let frame = poll_fn(|cx| {
             if stream.poll_reset(cx).is_ready() {
@@ -165,7 +169,7 @@ async fn pass_on(body: &mut Outgoing, stream: &mut SendStream<Bytes>) -> Result<
         match frame.into_data() {
             Ok(data) => {
                 let is_last = body.is_end_stream();
-                pass_on_part(data, is_last, stream).await?;
+                pass_on_part(data, is_last, stream, progress).await?;
                 if is_last {
                     return Ok(());
                 }
@@ -184,6 +188,7 @@ async fn pass_on_part(
     mut data: Bytes,
     is_last: bool,
     stream: &mut SendStream<Bytes>,
+    progress: Option<&Progress>,
 ) -> Result<(), Unsent> {
     while !data.is_empty() {
         // Not before there is something: what is reserved others do not have.
@@ -194,6 +199,9 @@ async fn pass_on_part(
         }
         let part = data.split_to(data.len().min(stream.capacity()));
         stream.send_data(part, is_last && data.is_empty())?;
+        if let Some(progress) = progress {
+            progress.moved();
+        }
     }
     Ok(())
 }
