@@ -1,9 +1,9 @@
 //! The files that are kept, and how it is noticed that they changed.
 //!
 //! What was looked at on the disk less than a second ago goes out without a look: no system call, no lock that anyone
-//! holds for long. Whatever is asked for is looked at again and again for a few seconds, aside ([`Rounds`]), so that for
-//! what is asked for all the time nobody waits, as long as a round takes less than three quarters of a second. What was
-//! looked at longer ago is looked at first, by one for all who ask for it then.
+//! holds for long. Whatever is asked for again is looked at again and again for a few seconds, aside ([`Rounds`]), so that
+//! for what is asked for every few seconds nobody waits, as long as a round takes less than three quarters of a second.
+//! What was looked at longer ago is looked at first, by one for all who ask for it then.
 //!
 //! A look compares length, times and place of the file and of the encoded ones beside it. Where they were changed so
 //! shortly before that another change could look the same, the file is read again, too.
@@ -174,9 +174,13 @@ impl Store {
     }
 
     /// Looks at what is kept; at the disk for the rest.
-    fn refresh(&self, path: &[u8]) -> io::Result<Found> {
+    fn refresh(self: &Arc<Self>, path: &[u8]) -> io::Result<Found> {
         match self.get(path) {
-            Some(entry) if self.holds(&entry, &mut Folders::default()) => Ok(Found::File(entry)),
+            Some(entry) if self.holds(&entry, &mut Folders::default()) => {
+                // Not for the first time, since it was kept: whoever asks for it every two seconds need not wait, either.
+                self.rounds.asked_for(&entry, self.now(), self);
+                Ok(Found::File(entry))
+            }
             entry => self.look(path, entry),
         }
     }
@@ -302,11 +306,11 @@ mod tests {
     use super::{super::answer::Asker, *};
     use crate::units::ByteSize;
 
-    fn store(settings: &SiteSettings) -> (tempfile::TempDir, Store) {
+    fn store(settings: &SiteSettings) -> (tempfile::TempDir, Arc<Store>) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         let store = Store::new(root, settings, &mut Vec::new());
-        (folder, store)
+        (folder, Arc::new(store))
     }
 
     /// Writes a file that was changed so many hours ago.
@@ -317,7 +321,7 @@ mod tests {
             .unwrap();
     }
 
-    fn file(store: &Store, path: &str) -> Arc<Entry> {
+    fn file(store: &Arc<Store>, path: &str) -> Arc<Entry> {
         match store.refresh(path.as_bytes()) {
             Ok(Found::File(entry)) => entry,
             found => panic!("{path}: {found:?}"),
@@ -444,7 +448,6 @@ mod tests {
     #[tokio::test]
     async fn what_is_asked_for_goes_along_and_what_is_not_is_left() {
         let (folder, store) = store(&SiteSettings::default());
-        let store = Arc::new(store);
         for name in ["asked.html", "changed.html", "left.html"] {
             write(&folder.path().join(name), b"page", 1);
             file(&store, name);
@@ -469,5 +472,22 @@ mod tests {
         assert!(at_hand("left.html").goes_along.load(Relaxed));
         assert_eq!(Arc::strong_count(&left), held);
         assert!(!store.rounds.go_once(&store, later + 10_000));
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_now_and_then_goes_along() {
+        let (folder, store) = store(&SiteSettings::default());
+        write(&folder.path().join("page.html"), b"page", 1);
+        let entry = file(&store, "page.html");
+        let goes_along = || entry.goes_along.load(Relaxed);
+        // Whoever walks through the whole folder asks for it once.
+        assert!(!goes_along());
+        // By a look each time, as where the one before was too long ago.
+        assert!(Arc::ptr_eq(&entry, &file(&store, "page.html")));
+        assert!(goes_along());
+        // Once it was left it goes along again.
+        assert!(!store.rounds.go_once(&store, store.now() + 10_000) && !goes_along());
+        file(&store, "page.html");
+        assert!(goes_along());
     }
 }
