@@ -10,7 +10,11 @@ use std::{
     hash::BuildHasherDefault,
     sync::{
         Arc, Mutex, TryLockError,
-        atomic::{AtomicI64, Ordering::Relaxed},
+        atomic::{
+            AtomicI64,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
 };
 
@@ -108,13 +112,18 @@ impl Table {
 
     /// Blocks for a moment: for a hundred thousand files some ten milliseconds.
     fn make_room(&self) {
-        let _making = match self.making_room.try_lock() {
-            Ok(making) => making,
-            Err(TryLockError::Poisoned(making)) => making.into_inner(),
-            // Somebody does so already, and looks again at the end.
-            Err(TryLockError::WouldBlock) => return,
-        };
-        while self.weight.load(Relaxed) > self.most {
+        loop {
+            // Between the lock and the weight: whoever finds it held has its weight seen by who holds it.
+            fence(SeqCst);
+            if self.weight.load(Relaxed) <= self.most {
+                return;
+            }
+            let _making = match self.making_room.try_lock() {
+                Ok(making) => making,
+                Err(TryLockError::Poisoned(making)) => making.into_inner(),
+                // Somebody does so already, and looks again when it is not held any more.
+                Err(TryLockError::WouldBlock) => return,
+            };
             let mut all: Vec<(u64, u64, u64)> = self
                 .parts
                 .iter()
