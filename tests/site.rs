@@ -785,7 +785,7 @@ async fn cache_control_goes_by_the_path() {
 }
 
 #[tokio::test]
-async fn the_same_file_under_many_escapes_is_kept_once() {
+async fn escapes_lead_to_the_same_file_and_not_round_the_checks() {
     let folder = Folder::new();
     folder
         .write("root/page.html", "page")

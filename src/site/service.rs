@@ -124,8 +124,10 @@ impl Site {
             return None;
         }
         let path = uri.path().as_bytes();
-        // What is kept was found at a path that was checked. Where this one is the same, letter by letter, it is, too.
-        let is_plain = !path.contains(&b'%')
+        // What is kept was found at a path that was checked. Where this one is the same, letter by letter, it is, too: other
+        // letters than those of ASCII had to be encoded there.
+        let is_plain = path.is_ascii()
+            && !path.contains(&b'%')
             && uri
                 .path_and_query()
                 .is_some_and(|target| target.as_str().len() <= MAX_TARGET);
@@ -260,4 +262,45 @@ fn to_folder(uri: &Uri) -> Response<SiteBody> {
     // For HEAD no one else would count it.
     headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A folder with these files in it, and the site that it is.
+    fn site(names: &[&str]) -> (tempfile::TempDir, Site) {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            fs::write(folder.path().join(name), "text").unwrap();
+        }
+        let site = Site::new(folder.path()).unwrap();
+        (folder, site)
+    }
+
+    async fn status(site: &Site, path: &str) -> u16 {
+        let request = Request::get(path).body(()).unwrap();
+        let answer = site.clone().call(request).await.unwrap();
+        answer.status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn the_same_file_under_many_escapes_is_kept_once() {
+        let (_folder, site) = site(&["page.html"]);
+        for path in ["/page.html", "/%70age.html", "/p%61ge%2ehtml"] {
+            assert_eq!(status(&site, path).await, 200, "{path}");
+        }
+        assert_eq!(site.store.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_refused_though_its_file_is_kept() {
+        let (_folder, site) = site(&["na\u{ef}ve.txt"]);
+        assert_eq!(status(&site, "/na\u{ef}ve.txt").await, 400);
+        assert_eq!(status(&site, "/na%C3%AFve.txt").await, 200);
+        assert_eq!(site.store.count(), 1);
+        assert_eq!(status(&site, "/na\u{ef}ve.txt").await, 400);
+    }
 }

@@ -288,6 +288,12 @@ impl Store {
         });
     }
 
+    /// How many files are kept.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.kept.holds().0
+    }
+
     /// How often the disk was looked at for something else than whether it is unchanged.
     #[cfg(test)]
     pub(super) fn looks(&self) -> u64 {
