@@ -12,13 +12,16 @@ use std::{
 
 use bytes::Bytes;
 
+/// Within one the kernel's clock may stand still.
+const TICK: Duration = Duration::from_millis(20);
+
 /// What tells a file from what was there before: its length, its times and its place on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) length: u64,
     pub(super) modified: SystemTime,
     /// Of the content or of the name: tools that set the time of a copy to that of the original can't set it.
-    changed: (i64, i64),
+    changed: SystemTime,
     /// Device and number.
     pub(super) place: (u64, u64),
 }
@@ -39,15 +42,18 @@ impl Stamp {
         #[cfg(unix)]
         let (changed, place) = {
             use std::os::unix::fs::MetadataExt;
-            let changed = (metadata.ctime(), metadata.ctime_nsec());
+            let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
+            let rest = u32::try_from(metadata.ctime_nsec()).unwrap_or_default();
+            let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, rest));
             (changed, (metadata.dev(), metadata.ino()))
         };
         #[cfg(not(unix))]
-        let (changed, place) = ((0, 0), (0, 0));
+        let (changed, place) = (None, (0, 0));
+        let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         Self {
             length: metadata.len(),
-            modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            changed,
+            modified,
+            changed: changed.unwrap_or(modified),
             place,
         }
     }
@@ -104,10 +110,10 @@ impl Opened {
         Ok(is_whole.then(|| Bytes::from(content.into_boxed_slice())))
     }
 
-    /// Whoever writes a file may be at it just now, and within a tick of the kernel's clock its times don't tell.
+    /// Whoever writes a file may be at it just now, and within a tick of the kernel's clock its times don't tell. By the time
+    /// of its change: the other one may have been set back since.
     fn let_settle(&mut self) -> io::Result<()> {
-        const TICK: Duration = Duration::from_millis(20);
-        let age = self.at.duration_since(self.stamp.modified);
+        let age = self.at.duration_since(self.stamp.changed);
         if let Some(left) = age.ok().and_then(|age| TICK.checked_sub(age)) {
             std::thread::sleep(left);
             self.at = SystemTime::now();
@@ -152,4 +158,26 @@ pub(super) fn read_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize
     #[cfg(windows)]
     let read = std::os::windows::fs::FileExt::seek_read(file, into, at);
     read
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_was_changed_just_now_is_read_when_another_change_would_tell() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let path = root.join("page.html");
+        fs::write(&path, "page").unwrap();
+        // As by a tool that sets the time of a copy to that of the original.
+        let file = File::options().append(true).open(&path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let mut opened = Opened::open(&root, &path).unwrap();
+        assert_eq!(opened.read(100).unwrap().unwrap(), "page");
+        let age = opened.at.duration_since(opened.stamp.changed).unwrap();
+        assert!(age >= TICK);
+    }
 }
