@@ -50,8 +50,8 @@ pub(super) struct Disk {
     cache_control: CacheControl,
 }
 
-/// So long a look at a folder is one at each of the files in it.
-const MOMENT: Duration = Duration::from_millis(50);
+/// So long a look at a folder is one at each of the files in it, in milliseconds.
+pub(super) const MOMENT: u64 = 50;
 
 /// Folders as they are now, each looked at once for all the files in it that are looked at in the same moment.
 #[derive(Debug, Default)]
@@ -65,7 +65,9 @@ impl Folders {
         let folder = file.parent()?;
         let now = SystemTime::now();
         if let Some((looked, stamp)) = self.0.get(folder)
-            && now.duration_since(*looked).is_ok_and(|age| age < MOMENT)
+            && now
+                .duration_since(*looked)
+                .is_ok_and(|age| age < Duration::from_millis(MOMENT))
         {
             return *stamp;
         }

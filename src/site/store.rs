@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{
     accept::CODINGS,
     aside::{Aside, locked},
-    disk::{Disk, Folders, Found},
+    disk::{Disk, Folders, Found, MOMENT},
     entry::{Coded, Content, Entry, Variant},
     rounds::Rounds,
     settings::SiteSettings,
@@ -201,10 +201,11 @@ impl Store {
 
     /// Whether all is still as it was seen.
     fn holds(&self, entry: &Entry, folders: &mut Folders) -> bool {
-        let now = self.now();
+        // Its folder may have been looked at a moment ago.
+        let since = self.now().saturating_sub(MOMENT);
         let holds = self.disk.holds(entry, folders);
         if holds {
-            entry.checked.fetch_max(now, Relaxed);
+            entry.checked.fetch_max(since, Relaxed);
         }
         holds
     }
@@ -495,5 +496,15 @@ mod tests {
         assert!(!store.rounds.go_once(&store, store.now() + 10_000) && !goes_along());
         file(&store, "page.html");
         assert!(goes_along());
+    }
+
+    #[test]
+    fn what_is_known_by_its_folder_is_known_since_that_was_looked_at() {
+        let (folder, store) = store(&SiteSettings::default());
+        write(&folder.path().join("page.html"), b"page", 1);
+        let entry = file(&store, "page.html");
+        entry.checked.store(0, Relaxed);
+        assert!(store.check(&entry, &mut Folders::default()));
+        assert!(entry.checked.load(Relaxed) <= store.now().saturating_sub(MOMENT));
     }
 }
