@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::seldom::Seldom;
 
@@ -19,7 +19,8 @@ pub(super) struct Aside<T> {
 #[derive(Debug)]
 struct Queue<T> {
     waiting: Vec<T>,
-    runs: bool,
+    /// Who does it, until it has looked for the last time. One that its runtime never came to has finished, too.
+    runs: Option<JoinHandle<()>>,
 }
 
 /// What these locks guard is whole at every moment.
@@ -34,7 +35,7 @@ impl<T: Send + 'static> Aside<T> {
         Self {
             queue: Mutex::new(Queue {
                 waiting: Vec::new(),
-                runs: false,
+                runs: None,
             }),
             crashed: Seldom::default(),
         }
@@ -50,9 +51,8 @@ impl<T: Send + 'static> Aside<T> {
             return false;
         }
         queue.waiting.push(work);
-        if !std::mem::replace(&mut queue.runs, true) {
-            drop(queue);
-            runtime.spawn_blocking(run);
+        if queue.runs.as_ref().is_none_or(JoinHandle::is_finished) {
+            queue.runs = Some(runtime.spawn_blocking(run));
         }
         true
     }
@@ -77,7 +77,9 @@ impl<T: Send + 'static> Aside<T> {
     /// What waits; nothing: whoever asks has to stop.
     fn take(&self) -> Vec<T> {
         let mut queue = locked(&self.queue);
-        queue.runs = !queue.waiting.is_empty();
+        if queue.waiting.is_empty() {
+            queue.runs = None;
+        }
         std::mem::take(&mut queue.waiting)
     }
 }
@@ -86,7 +88,7 @@ impl<T: Send + 'static> Aside<T> {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use tokio::{sync::mpsc::unbounded_channel, time::timeout};
+    use tokio::{runtime::Builder, sync::mpsc::unbounded_channel, time::timeout};
 
     use super::*;
 
@@ -124,10 +126,34 @@ mod tests {
         let (own, again) = (aside.clone(), aside.clone());
         assert!(aside.add(0, 10, move || own.work_off(|_| panic!("a crash"))));
         let run = move || again.work_off(|work| tell.send(work).unwrap());
-        while locked(&aside.queue).runs {
+        while locked(&aside.queue).runs.is_some() {
             tokio::task::yield_now().await;
         }
         assert!(aside.add(7, 10, run));
         assert_eq!(done.recv().await, Some(7));
+    }
+
+    #[test]
+    fn what_a_runtime_did_not_come_to_is_done_by_the_next_one() {
+        let aside = Arc::new(Aside::new());
+        let (tell, mut done) = unbounded_channel();
+        let add = |work| {
+            let (own, tell) = (aside.clone(), tell.clone());
+            let run = move || own.work_off(|work| tell.send(work).unwrap());
+            assert!(aside.add(work, 10, run));
+        };
+        let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
+        let ended = runtime().handle().clone();
+        {
+            let _in = ended.enter();
+            add(1);
+        }
+        runtime().block_on(async {
+            add(2);
+            for work in [1, 2] {
+                let done = timeout(PATIENCE, done.recv());
+                assert_eq!(done.await, Ok(Some(work)));
+            }
+        });
     }
 }

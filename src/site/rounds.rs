@@ -30,8 +30,25 @@ pub(super) struct Rounds(Mutex<List>);
 struct List {
     /// Not held on to: what the store lets go of must be gone.
     entries: Vec<Weak<Entry>>,
-    /// Somebody goes.
+    /// Somebody goes: there is a [`Going`].
     goes: bool,
+}
+
+/// Who goes. A runtime that ends takes along what runs on it, and another one may go on asking: so whoever stops, for
+/// whatever reason, leaves the files to who asks for them next.
+struct Going(Weak<Store>);
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let Some(store) = self.0.upgrade() else {
+            return;
+        };
+        let mut list = locked(&store.rounds().0);
+        list.goes = false;
+        for entry in list.entries.drain(..).filter_map(|entry| entry.upgrade()) {
+            entry.goes_along.store(false, Relaxed);
+        }
+    }
 }
 
 // === impl Rounds ===
@@ -61,7 +78,7 @@ impl Rounds {
         list.entries.push(Arc::downgrade(entry));
         if !std::mem::replace(&mut list.goes, true) {
             drop(list);
-            runtime.spawn(go(Arc::downgrade(store)));
+            runtime.spawn(go(Going(Arc::downgrade(store))));
         }
     }
 
@@ -84,29 +101,58 @@ impl Rounds {
         });
         let mut list = locked(&self.0);
         list.entries.append(&mut entries);
-        list.goes = !list.entries.is_empty();
-        list.goes
+        !list.entries.is_empty()
     }
 }
 
 /// Goes round after round, as long as anything is asked for.
-async fn go(store: Weak<Store>) {
+async fn go(mut going: Going) {
     let mut next = Instant::now();
     loop {
         next = (next + PERIOD).max(Instant::now());
         sleep_until(next).await;
-        let Some(store) = store.upgrade() else { return };
-        let going = store.clone();
-        let round = spawn_blocking(move || going.rounds().go_once(&going, going.now())).await;
-        match round {
-            Ok(true) => {}
-            Ok(false) => return,
+        let Some(store) = going.0.upgrade() else {
+            return;
+        };
+        // Who goes is aside for so long: a round that has begun is not given up with its runtime.
+        let round = spawn_blocking(move || (store.rounds().go_once(&store, store.now()), going));
+        match round.await {
+            Ok((true, still)) => going = still,
+            Ok((false, _)) => return,
             Err(ended) => {
                 // The files of that round are looked at by who asks for them; later ones go along again.
-                locked(&store.rounds().0).goes = false;
                 tracing::error!(%ended, "a round of looking at files ended early");
                 return;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::site::{SiteSettings, disk::Found};
+
+    #[test]
+    fn they_go_on_where_a_runtime_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("page.html"), "page").unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let store = Arc::new(Store::new(root, &SiteSettings::default(), &mut Vec::new()));
+        let goes = || locked(&store.rounds().0).goes;
+        let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
+        let first = runtime();
+        let found = first.block_on(store.find(b"page.html"));
+        let Ok(Found::File(entry)) = found else {
+            panic!("{found:?}")
+        };
+        for runtime in [first, runtime()] {
+            runtime.block_on(async { store.rounds().asked_for(&entry, 1, &store) });
+            assert!(goes() && entry.goes_along.load(Relaxed));
+            drop(runtime);
+            assert!(!goes() && !entry.goes_along.load(Relaxed));
         }
     }
 }
