@@ -51,7 +51,12 @@ impl Stopping {
     /// For one more connection.
     pub(crate) fn stop(&self) -> Stop {
         let mut told = self.0.subscribe();
-        let generation = told.borrow_and_update().first;
+        let word = *told.borrow_and_update();
+        if word.stage.is_some() {
+            // One that came at the last moment is told of the end as well.
+            told.mark_changed();
+        }
+        let generation = word.first;
         Stop { told, generation }
     }
 
@@ -128,5 +133,14 @@ mod tests {
         assert_eq!(second.next().await, Stage::Over);
         drop(second);
         draining.await.unwrap();
+    }
+    #[tokio::test]
+    async fn who_comes_at_the_last_moment_is_told_as_well() {
+        let stopping = Stopping::new();
+        let _first = stopping.stop();
+        assert_eq!(stopping.all_have_ended().now_or_never(), None);
+        let mut last = stopping.stop();
+        assert_eq!(last.next().now_or_never(), Some(Stage::Draining));
+        assert_eq!(last.next().now_or_never(), None);
     }
 }

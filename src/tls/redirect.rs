@@ -110,11 +110,12 @@ pub(crate) async fn redirect<L>(
     let mut stop = stopping.stop();
     loop {
         let (io, peer) = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             stage = stop.next() => match stage {
                 Stage::Retiring => continue,
                 Stage::Draining | Stage::Over => return,
             },
+            accepted = listener.accept() => accepted,
         };
         let Some(place) = room.enter((!exempts(peer)).then(|| peer.ip())) else {
             refuse(io, peer);
