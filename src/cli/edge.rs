@@ -110,13 +110,14 @@ fn serve(arguments: &EdgeArguments, predecessor: &mut Option<Predecessor>) -> Re
         let mut answering = Some(answering);
         let mut ending = None;
         let stop = async {
-            let successor = tokio::select! {
-                () = asked_to_stop(reads_at_start) => None,
-                () = lifecycle.drained() => None,
-                successor = restarter.succeeded() => Some(successor),
-            };
+            tokio::select! {
+                () = asked_to_stop(reads_at_start) => {}
+                () = lifecycle.drained() => {}
+                () = restarter.succeeded() => {}
+            }
             lifecycle.drain();
-            restarter.let_go();
+            // Also one that has taken over just when this process was asked to stop.
+            let successor = restarter.let_go();
             if let (Some(agent), Some(_)) = (&agent, successor) {
                 // This one would say that the edge stops.
                 agent.abort();

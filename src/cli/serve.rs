@@ -95,13 +95,14 @@ fn serve(
         let mut answering = Some(answering);
         let mut ending = None;
         let stop = async {
-            let successor = tokio::select! {
-                () = asked_to_stop(|| reload(&reloader)) => None,
-                () = lifecycle.drained() => None,
-                successor = restarter.succeeded() => Some(successor),
-            };
+            tokio::select! {
+                () = asked_to_stop(|| reload(&reloader)) => {}
+                () = lifecycle.drained() => {}
+                () = restarter.succeeded() => {}
+            }
             lifecycle.drain();
-            restarter.let_go();
+            // Also one that has taken over just when this process was asked to stop.
+            let successor = restarter.let_go();
             ending = leave(successor, &lifecycle, &mut answering);
             overspill.shared().journal.record(Event::Drain, SystemTime::now());
             tokio::spawn(give_up(successor.is_some(), Some(access_log.clone())));

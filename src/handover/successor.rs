@@ -4,17 +4,17 @@ use std::{
     env,
     ffi::OsString,
     fmt, io,
-    io::Read,
+    io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd, OwnedFd, RawFd},
     path::PathBuf,
     process::{Child, Command},
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        mpsc::{self, RecvTimeoutError},
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -24,6 +24,8 @@ use super::{RestartError, SUCCEEDS, predecessor::READY};
 
 /// How long a successor may take until it is ready: it reads its configuration, and resolves names.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is asked whether this process ends meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 /// The first file that is handed over, by the convention of systemd.
 const FIRST: RawFd = 3;
 /// Nobody explains himself at greater length.
@@ -98,11 +100,18 @@ impl Restarter {
         Ok(())
     }
 
-    /// Starts a successor and waits until it is ready; gives its number.
+    /// Starts a successor and waits until it is ready; gives its number. Goes on to its end also where whoever asked does not
+    /// wait for it: a successor that is ready serves.
     ///
     /// # Errors
     /// It did not become ready: then all stays as it was.
-    pub(crate) async fn restart(&self) -> Result<u32, RestartError> {
+    pub(crate) async fn restart(self: &Arc<Self>) -> Result<u32, RestartError> {
+        let own = self.clone();
+        let restarted = tokio::task::spawn_blocking(move || own.succeed()).await;
+        restarted.map_err(|error| RestartError::Start(io::Error::other(error)))?
+    }
+
+    fn succeed(&self) -> Result<u32, RestartError> {
         let Ok(_alone) = self.busy.try_lock() else {
             return Err(RestartError::Busy);
         };
@@ -112,26 +121,63 @@ impl Restarter {
         if self.successor.borrow().is_some() {
             return Err(RestartError::Busy);
         }
-        let (child, said) = self.start()?;
-        let started = tokio::task::spawn_blocking(move || ready(child, said)).await;
-        let id = started.map_err(|error| RestartError::Start(io::Error::other(error)))??;
-        self.successor.send_replace(Some(id));
-        Ok(id)
+        let (mut child, said) = self.start()?;
+        let failed = match self.answer(said) {
+            Ok(text) if text == READY => {
+                // Held: either it has taken over when this process ends, or it ends as well.
+                let sockets = self.sockets();
+                if sockets.is_some() {
+                    let id = child.id();
+                    self.successor.send_replace(Some(id));
+                    return Ok(id);
+                }
+                RestartError::Draining
+            }
+            // One that has said why ends by itself, with the status that tells it.
+            Ok(text) if !text.is_empty() => {
+                RestartError::Failed(String::from_utf8_lossy(&text).trim().to_owned())
+            }
+            Ok(_) => match child.wait() {
+                Ok(status) => RestartError::Failed(format!("it ended with {status}")),
+                Err(error) => RestartError::Start(error),
+            },
+            Err(failed) => failed,
+        };
+        // It is gone already, or goes now; and must not stay behind as one whom nobody waited for.
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(failed)
     }
 
-    /// Until a successor has taken over; gives its number.
-    pub(crate) async fn succeeded(&self) -> u32 {
-        let mut successors = self.successor.subscribe();
-        // The sender is this one's, which lives on.
-        match successors.wait_for(Option::is_some).await {
-            Ok(successor) => successor.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
+    /// What a successor says, as long as there is time for it.
+    fn answer(&self, said: io::PipeReader) -> Result<Vec<u8>, RestartError> {
+        let began = Instant::now();
+        let told = listen(said);
+        loop {
+            match told.recv_timeout(LOOK) {
+                Ok(text) => return Ok(text),
+                Err(RecvTimeoutError::Timeout) if self.sockets().is_none() => {
+                    return Err(RestartError::Draining);
+                }
+                Err(RecvTimeoutError::Timeout) if began.elapsed() < PATIENCE => {}
+                Err(_) => return Err(RestartError::Late(PATIENCE.as_secs())),
+            }
         }
     }
 
-    /// Closes its handles of the sockets: who connects to a server that ends shall be refused, and not wait.
-    pub(crate) fn let_go(&self) {
-        *self.sockets() = None;
+    /// Until a successor has taken over.
+    pub(crate) async fn succeeded(&self) {
+        let mut successors = self.successor.subscribe();
+        // The sender is this one's, which lives on.
+        let _ = successors.wait_for(Option::is_some).await;
+    }
+
+    /// Closes its handles of the sockets: who connects to a server that ends shall be refused, and not wait. Gives the number
+    /// of the process that has taken over; where there is none by now, there will be none.
+    pub(crate) fn let_go(&self) -> Option<u32> {
+        let mut sockets = self.sockets();
+        *sockets = None;
+        *self.successor.borrow()
     }
 
     fn start(&self) -> Result<(Child, io::PipeReader), RestartError> {
@@ -187,36 +233,87 @@ impl Restarter {
     }
 }
 
-/// Waits until `child` has said that it is ready, and gives its number. One that is not ends.
-fn ready(mut child: Child, said: io::PipeReader) -> Result<u32, RestartError> {
+/// Hears what a successor says: [`READY`], or all of it.
+fn listen(said: io::PipeReader) -> Receiver<Vec<u8>> {
     let (tell, told) = mpsc::channel();
     // Reading from a pipe can't be given up: the thread ends with the successor's end of it.
     let reading = thread::Builder::new().name("overspill-successor".to_owned());
     let reading = reading.spawn(move || {
-        let mut text = Vec::new();
-        let _ = said.take(LONGEST_REASON).read_to_end(&mut text);
+        let (mut text, mut said) = (Vec::new(), BufReader::new(said.take(LONGEST_REASON)));
+        let _ = said.read_until(b'\n', &mut text);
+        // One that is ready may hold on to its end, where it has nothing else for a standard input.
+        if text != READY {
+            let _ = said.read_to_end(&mut text);
+        }
         let _ = tell.send(text);
     });
-    let answer = match reading {
-        Ok(_) => told.recv_timeout(PATIENCE),
-        Err(_) => Err(RecvTimeoutError::Disconnected),
-    };
-    if matches!(&answer, Ok(text) if text == READY) {
-        return Ok(child.id());
+    drop(reading);
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use futures_util::FutureExt;
+    use rustix::process::{Pid, Signal, kill_process};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    /// Longer than any machine takes.
+    const PATIENT: Duration = Duration::from_secs(180);
+
+    /// One whose successors do what `script` says.
+    fn restarter(script: &str) -> Arc<Restarter> {
+        let arguments = ["-c".into(), script.into()].into();
+        Arc::new(Restarter {
+            program: "/bin/sh".into(),
+            arguments,
+            ..Restarter::new()
+        })
     }
-    // One that has said why ends by itself, with the status that tells it.
-    let failed = match answer {
-        Ok(text) if !text.is_empty() => {
-            RestartError::Failed(String::from_utf8_lossy(&text).trim().to_owned())
-        }
-        Ok(_) => match child.wait() {
-            Ok(status) => RestartError::Failed(format!("it ended with {status}")),
-            Err(error) => RestartError::Start(error),
-        },
-        Err(_) => RestartError::Late(PATIENCE.as_secs()),
-    };
-    // It is gone already, or goes now; and must not stay behind as one whom nobody waited for.
-    let _ = child.kill();
-    let _ = child.wait();
-    Err(failed)
+
+    fn end(process: u32) {
+        let process = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+        kill_process(process, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_successor_takes_over_though_whoever_asked_for_it_has_gone() {
+        let restarter = restarter("echo ready >&0");
+        assert!(restarter.restart().now_or_never().is_none());
+        timeout(PATIENT, restarter.succeeded()).await.unwrap();
+        let again = restarter.restart().await;
+        assert!(matches!(again, Err(RestartError::Busy)), "{again:?}");
+        assert!(restarter.let_go().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_is_ready_may_hold_on_to_the_pipe() {
+        let restarter = restarter("echo ready >&0; exec sleep 600");
+        let successor = restarter.restart().await.unwrap();
+        end(successor);
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_starts_ends_with_who_started_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let begun = folder.path().join("begun");
+        let restarter = restarter(&format!("> {begun:?}; exec sleep 600"));
+        let own = restarter.clone();
+        let restart = tokio::spawn(async move { own.restart().await });
+        let begins = async {
+            while !fs::exists(&begun).unwrap() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENT, begins).await.unwrap();
+        assert_eq!(restarter.let_go(), None);
+        let restarted = restart.await.unwrap();
+        assert!(
+            matches!(restarted, Err(RestartError::Draining)),
+            "{restarted:?}"
+        );
+    }
 }
