@@ -1,10 +1,6 @@
 //! Visitors who hold on to what they have: each is bounded, and the others are served.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use axum::{Router, routing::post};
 use tempfile::TempDir;
@@ -622,7 +618,12 @@ async fn other_methods_are_bounded_as_well() {
 
 #[tokio::test]
 async fn an_edge_has_the_same_limits() {
-    let (_site, primary) = program("").await;
+    let upstream = Upstream::start(Router::new()).await;
+    let lines = format!(
+        "primary.upstream = \"http://{}\"\nthrottle.bypass.paths = [\"{HOLD}\"]",
+        upstream.address
+    );
+    let primary = Program::serve(&Config::new(lines)).await;
     let lines = format!(
         r#"
         edge.primary = "http://{}"
@@ -636,15 +637,35 @@ async fn an_edge_has_the_same_limits() {
     let edge = Program::edge(&Config::new(lines)).await;
     let mut silent = connect(visitor(1), edge.site).await.unwrap();
     assert_eq!(drain(&mut silent).await.0, b"");
+    let is_served = async |number| {
+        let asked = get("/.overspill/health").host(&edge.site.to_string());
+        let answer = asked.from(visitor(number)).ask(edge.site).await;
+        assert_eq!(answer.status, 200);
+    };
     let mut many = Vec::new();
     for _ in 0..30 {
         many.extend(connect(visitor(1), edge.site).await.ok());
     }
-    let to: SocketAddr = edge.site;
-    let answer = get("/.overspill/health")
-        .host(&to.to_string())
-        .from(visitor(2))
-        .ask(to)
+    is_served(2).await;
+    drop(many);
+
+    // Who is idle makes room, who waits for an answer does not.
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(visitor(3), edge.site).await.unwrap();
+        stream
+            .write_all(get(HOLD).host("localhost").text().as_bytes())
+            .await
+            .unwrap();
+        busy.push(stream);
+    }
+    edge.until("both wait", |status| status["in_flight"] == 2)
         .await;
-    assert_eq!(answer.status, 200);
+    let third = get("/.overspill/health").from(visitor(3));
+    assert_eq!(third.bytes(edge.site).await, b"");
+    until("it says by which limit", async || {
+        edge.log().contains("connections_per_address").then_some(())
+    })
+    .await;
+    is_served(2).await;
 }
