@@ -134,6 +134,7 @@ mod tests {
         drop(second);
         draining.await.unwrap();
     }
+
     #[tokio::test]
     async fn who_comes_at_the_last_moment_is_told_as_well() {
         let stopping = Stopping::new();
