@@ -21,8 +21,12 @@ use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{Builder, Connection, SendRequest},
+    client::conn::{
+        TrySendError,
+        http1::{Builder, Connection, SendRequest},
+    },
 };
+use pin_project_lite::pin_project;
 use tokio::{
     task::{JoinHandle, coop::unconstrained},
     time::{Instant, Sleep, sleep_until},
@@ -180,41 +184,22 @@ impl Http1 {
     }
 
     /// Sends `request`, and gives the answer as soon as its head is there. `limit`: how long nothing may move before.
-    pub(super) async fn ask(
-        &mut self,
+    pub(super) fn ask<'a>(
+        &'a mut self,
         request: Request<Outgoing>,
-        progress: Option<&Progress>,
+        progress: Option<&'a Progress>,
         begun: Instant,
         limit: Duration,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> impl Future<Output = Result<Response<Incoming>, Unanswered>> + use<'a> {
+        // Not when it is first polled: the future would have room for the request, too.
         let answer = self.sender.try_send_request(request);
-        // It is made by what is driven here, and never while this is not looking.
-        let mut answer = pin!(unconstrained(answer));
-        let mut moved = begun;
-        let answered = poll_fn(|cx| {
-            let ended = self.drive(cx);
-            let mut unwoken = Context::from_waker(Waker::noop());
-            match answer.as_mut().poll(&mut unwoken) {
-                Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(answer)),
-                Poll::Ready(Err(mut error)) => {
-                    let unsent = error.take_message().map(Box::new);
-                    let failure = Failure::Broken(error.into_error());
-                    return Poll::Ready(Err(Unanswered { failure, unsent }));
-                }
-                Poll::Pending => {}
-            }
-            if ended.is_ready() {
-                return Poll::Ready(Err(Failure::Ended.into()));
-            }
-            loop {
-                ready!(self.poll_until(moved + limit, cx));
-                match moved_since(progress, moved) {
-                    Ok(since) => moved = since,
-                    Err(failure) => return Poll::Ready(Err(failure.into())),
-                }
-            }
-        });
-        answered.await
+        Asked {
+            connection: self,
+            answer: unconstrained(answer),
+            progress,
+            moved: begun,
+            limit,
+        }
     }
 
     /// The stream below, after the upstream has agreed to another protocol, and what came of that already.
@@ -230,6 +215,52 @@ impl Http1 {
         Aside(tokio::spawn(async move {
             poll_fn(|cx| self.drive(cx)).await;
         }))
+    }
+}
+
+pin_project! {
+    /// A request whose answer is waited for.
+    struct Asked<'a, F> {
+        connection: &'a mut Http1,
+        #[pin]
+        answer: F,
+        progress: Option<&'a Progress>,
+        moved: Instant,
+        limit: Duration,
+    }
+}
+
+impl<F> Future for Asked<'_, F>
+where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>,
+{
+    type Output = Result<Response<Incoming>, Unanswered>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let ended = this.connection.drive(cx);
+        // It is made by what is driven here, and never while this is not looking.
+        let mut unwoken = Context::from_waker(Waker::noop());
+        match this.answer.poll(&mut unwoken) {
+            Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(answer)),
+            Poll::Ready(Err(mut error)) => {
+                let unsent = error.take_message().map(Box::new);
+                let failure = Failure::Broken(error.into_error());
+                return Poll::Ready(Err(Unanswered { failure, unsent }));
+            }
+            Poll::Pending => {}
+        }
+        if ended.is_ready() {
+            return Poll::Ready(Err(Failure::Ended.into()));
+        }
+        loop {
+            let end = *this.moved + *this.limit;
+            ready!(this.connection.poll_until(end, cx));
+            match moved_since(*this.progress, *this.moved) {
+                Ok(since) => *this.moved = since,
+                Err(failure) => return Poll::Ready(Err(failure.into())),
+            }
+        }
     }
 }
 

@@ -150,31 +150,22 @@ impl Pool {
         }))
     }
 
-    /// A connection: a kept one, or a new one. `http1`: it is for something that HTTP/2 has no way for. `end`: until when room
-    /// is waited for where all are full.
-    pub(super) async fn take(
-        self: &Arc<Self>,
-        http1: bool,
-        end: Instant,
-    ) -> Result<Taken, Failure> {
-        match self.speaks {
-            Speaks::Http1 => {}
+    /// A connection that is there: one that is shared and has room, or one that was kept. `http1`: it is for something that
+    /// HTTP/2 has no way for.
+    pub(super) fn at_hand(&self, http1: bool) -> Option<Taken> {
+        let may_be_shared = match self.speaks {
+            Speaks::Http1 => false,
             // There a new protocol would have to be asked for by other means (RFC 8441): it is not.
-            Speaks::Http2 => return self.shared_turn(Which::any(), None, end).await,
-            Speaks::Either if http1 => {}
-            Speaks::Either => {
-                if let Some(turn) = self.shared.turn(Which::any()) {
-                    return Ok(Taken::Http2(turn));
-                }
-            }
+            Speaks::Http2 => return self.shared.turn(Which::any()).map(Taken::Http2),
+            Speaks::Either => !http1,
+        };
+        if may_be_shared && let Some(turn) = self.shared.turn(Which::any()) {
+            return Some(Taken::Http2(turn));
         }
-        if let Some(kept) = self.take_kept() {
-            return Ok(Taken::Http1(kept));
-        }
-        self.open(http1, Which::any(), end).await
+        self.take_kept().map(Taken::Http1)
     }
 
-    /// A new one, or where they are shared one of `which`.
+    /// A new one, or where they are shared one of `which`. `end`: until when room is waited for where all are full.
     pub(super) async fn open(
         self: &Arc<Self>,
         http1: bool,

@@ -56,10 +56,6 @@ impl Attempts {
         }
     }
 
-    pub(super) const fn is_first(&self) -> bool {
-        self.count == 1
-    }
-
     /// The connections over which it may go.
     pub(super) const fn which(&self) -> Which {
         self.which

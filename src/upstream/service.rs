@@ -133,17 +133,64 @@ impl Upstream {
 
     /// Sends a request whose address and headers are the upstream's already.
     pub(crate) async fn pass_on(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
-        self.exchange(request, None).await
+        let begun = Instant::now();
+        let (request, upload) = Sending::of(request, begun);
+        self.exchange(begun, request, upload, None).await
     }
 
+    /// It is made for every request, and is small: what is seldom needed is in boxes.
     async fn exchange(
         &self,
-        request: Request<Body>,
+        begun: Instant,
+        mut request: Request<Outgoing>,
+        upload: Option<Sending>,
         asking: Option<Asking>,
     ) -> Result<Response<Body>, Failure> {
-        let begun = Instant::now();
         let waiting = self.meter.as_ref().map(|meter| meter.begin(begun));
-        let answer = self.exchange_at(begun, request, asking).await;
+        let mut attempts = Attempts::of(&request);
+        let limit = self.settings.first_byte_timeout;
+        let http1 = asking.is_some();
+        // Connections that were kept and can't be used any more are few: a new one is the second or the third.
+        let mut at_hand = self.pool.at_hand(http1);
+        let mut end = begun + limit;
+        let answer = loop {
+            let taken = match at_hand.take() {
+                Some(taken) => taken,
+                None => {
+                    let opened = self.pool.open(http1, attempts.which(), end);
+                    match Box::pin(opened).await {
+                        Ok(taken) => taken,
+                        Err(failure) => break Err(failure),
+                    }
+                }
+            };
+            let spare = attempts.spare(&mut request, &taken);
+            let asked = match taken {
+                Taken::Http1(mut connection) => {
+                    let asked = self.ask_http1(&mut connection, request, upload.as_ref(), begun);
+                    let answer = asked.await.map(|answer| answer.map(Either::Left));
+                    answer.map(|answer| (answer, Taken::Http1(connection)))
+                }
+                Taken::Http2(mut turn) => {
+                    self.for_http2(&mut request);
+                    let idle = self.settings.idle_timeout;
+                    let asked = turn.ask(request, upload.as_ref(), begun, limit, idle);
+                    let answer = Box::pin(asked).await;
+                    let answer = answer.map(|answer| answer.map(Either::Right));
+                    answer.map(|answer| (answer, Taken::Http2(turn)))
+                }
+            };
+            let unanswered = match asked {
+                Ok((answer, way)) => break self.answer(answer, way, upload, asking),
+                Err(unanswered) => unanswered,
+            };
+            let again = attempts.again(unanswered, spare, upload.as_ref(), limit);
+            match Box::pin(again).await {
+                Ok(again) => request = again,
+                Err(failure) => break Err(failure),
+            }
+            end = Instant::now() + limit;
+        };
         match (waiting, &answer) {
             (None, _) => {}
             (Some(waiting), Ok(answer)) => waiting.answered(overloaded(answer)),
@@ -153,65 +200,24 @@ impl Upstream {
         answer
     }
 
-    async fn exchange_at(
+    fn ask_http1<'a>(
         &self,
-        begun: Instant,
-        request: Request<Body>,
-        asking: Option<Asking>,
-    ) -> Result<Response<Body>, Failure> {
-        let (mut request, upload) = Sending::of(request, begun);
-        let mut attempts = Attempts::of(&request);
-        let limit = self.settings.first_byte_timeout;
-        loop {
-            let http1 = asking.is_some();
-            // Connections that were kept and can't be used any more are few: a new one is the second or the third.
-            let taken = if attempts.is_first() {
-                self.pool.take(http1, begun + limit).await?
-            } else {
-                let end = Instant::now() + limit;
-                self.pool.open(http1, attempts.which(), end).await?
-            };
-            let spare = attempts.spare(&mut request, &taken);
-            let unanswered = match self.ask(taken, request, upload.as_ref(), begun).await {
-                Ok((answer, way)) => return self.answer(answer, way, upload, asking),
-                Err(unanswered) => unanswered,
-            };
-            let again = attempts.again(unanswered, spare, upload.as_ref(), limit);
-            request = again.await?;
-        }
-    }
-
-    /// Sends `request` over `taken`, and waits for the head of the answer.
-    async fn ask(
-        &self,
-        taken: Taken,
+        connection: &'a mut Http1,
         mut request: Request<Outgoing>,
-        upload: Option<&Sending>,
+        upload: Option<&'a Sending>,
         begun: Instant,
-    ) -> Result<(Response<Coming>, Taken), Unanswered> {
-        let limit = self.settings.first_byte_timeout;
-        match taken {
-            Taken::Http1(mut connection) => {
-                for_http1(&mut request);
-                if let Some(go) = upload.and_then(|upload| upload.go.as_ref()) {
-                    let go = go.clone();
-                    hyper::ext::on_informational(&mut request, move |answer| {
-                        if answer.status() == StatusCode::CONTINUE {
-                            go.wanted();
-                        }
-                    });
+    ) -> impl Future<Output = Result<Response<Incoming>, Unanswered>> + use<'a> {
+        for_http1(&mut request);
+        if let Some(go) = upload.and_then(|upload| upload.go.as_ref()) {
+            let go = go.clone();
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    go.wanted();
                 }
-                let progress = upload.map(|upload| &*upload.progress);
-                let answer = connection.ask(request, progress, begun, limit).await?;
-                Ok((answer.map(Either::Left), Taken::Http1(connection)))
-            }
-            Taken::Http2(mut turn) => {
-                self.for_http2(&mut request);
-                let idle = self.settings.idle_timeout;
-                let answer = turn.ask(request, upload, begun, limit, idle).await?;
-                Ok((answer.map(Either::Right), Taken::Http2(turn)))
-            }
+            });
         }
+        let progress = upload.map(|upload| &*upload.progress);
+        connection.ask(request, progress, begun, self.settings.first_byte_timeout)
     }
 
     /// The answer as the client gets it.
@@ -357,12 +363,17 @@ where
             request.method().clone(),
             request.headers().get(http::header::ACCEPT).cloned(),
         );
-        let prepared = upstream.prepare(request.map(Body::new));
+        let (request, asking) = match upstream.prepare(request.map(Body::new)) {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                let answer = explain(&failure, &upstream.target, asked);
+                return Box::pin(std::future::ready(Ok(answer)));
+            }
+        };
+        let begun = Instant::now();
+        let (request, upload) = Sending::of(request, begun);
         Box::pin(async move {
-            let answer = match prepared {
-                Ok((request, asking)) => upstream.exchange(request, asking).await,
-                Err(failure) => Err(failure),
-            };
+            let answer = upstream.exchange(begun, request, upload, asking).await;
             Ok(answer.unwrap_or_else(|failure| explain(&failure, &upstream.target, asked)))
         })
     }
