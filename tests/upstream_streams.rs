@@ -134,6 +134,44 @@ async fn a_body_goes_on_after_the_answer_as_long_as_it_is_taken() {
 }
 
 #[tokio::test]
+async fn a_body_ends_with_an_empty_part_as_well() {
+    let server = Server::start(settings()).await;
+    let (feed, mut came) = tokio::sync::mpsc::channel(2);
+    for part in ["some", ""] {
+        feed.send(Bytes::from(part)).await.unwrap();
+    }
+    drop(feed);
+    // Over when its last part has been taken, as bodies over HTTP/2 are.
+    struct Parts(tokio::sync::mpsc::Receiver<Bytes>);
+    impl http_body::Body for Parts {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+            let part = self.0.poll_recv(cx);
+            part.map(|part| part.map(|part| Ok(http_body::Frame::data(part))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_closed() && self.0.is_empty()
+        }
+    }
+    came.close();
+    let request = Request::put("/").header("host", "site.example");
+    let request = request.body(Body::new(Parts(came))).unwrap();
+    let answer = server.upstream.clone().call(request);
+    let asking = tokio::spawn(async { answer.await.unwrap() });
+    let mut peer = server.greet(Some(1)).await;
+    let (stream, body) = peer.asked_whole().await;
+    assert_eq!(body, b"some");
+    peer.answer(stream).await;
+    assert_eq!(answered(asking).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_server_that_wants_no_more_of_a_body_has_answered() {
     let server = Server::start(settings()).await;
     let asking = upload(&server, &[], MUCH);

@@ -115,6 +115,7 @@ pub(crate) async fn attend<C: GracefulConnection>(
                     }
                     (Look::ShowOut(why), _) => {
                         leaving = Some(why);
+                        tail.end = Some(now + limits.slow_time);
                         next = now + GRACE;
                         connection.as_mut().graceful_shutdown();
                     }
@@ -140,6 +141,7 @@ pub(crate) async fn attend<C: GracefulConnection>(
                     continue;
                 }
                 leaving = Some(Why::Crowded);
+                tail.end = Some(Instant::now() + limits.slow_time);
                 // It is polled once more before that is over.
                 next = Instant::now();
                 connection.as_mut().graceful_shutdown();
@@ -177,6 +179,8 @@ pub(crate) async fn attend<C: GracefulConnection>(
 struct Tail {
     written: u64,
     moved: Instant,
+    /// It is not waited for any longer, whatever goes out.
+    end: Option<Instant>,
 }
 
 // === impl Tail ===
@@ -186,6 +190,7 @@ impl Tail {
         Self {
             written: doing.written.load(Relaxed),
             moved: Instant::now(),
+            end: None,
         }
     }
 
@@ -195,10 +200,12 @@ impl Tail {
             return doing.is_idle();
         }
         let written = doing.written.load(Relaxed);
-        if std::mem::replace(&mut self.written, written) != written {
+        // PINGs, and what is said at the end, are no answers.
+        if written - std::mem::replace(&mut self.written, written) > LEAST_HTTP2 {
             self.moved = now;
         }
-        doing.is_idle() && now >= self.moved.max(doing.quiet_since()) + TAIL
+        let is_late = self.end.is_some_and(|end| now >= end);
+        doing.is_idle() && (is_late || now >= self.moved.max(doing.quiet_since()) + TAIL)
     }
 }
 
@@ -470,7 +477,7 @@ mod tests {
         let step = Duration::from_secs(1);
         for _ in 0..10 {
             tokio::time::advance(step).await;
-            doing.written.fetch_add(1, Relaxed);
+            doing.written.fetch_add(LEAST_HTTP2 + 1, Relaxed);
             assert!(!tail.is_over(&doing, Instant::now()));
         }
         for _ in 0..4 {

@@ -8,7 +8,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -219,6 +219,9 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SENT)
         .max_header_list_size(HEAD)
+        // Visitors who go away must not end the connection for all.
+        .max_concurrent_reset_streams(10 * MOST)
+        .max_local_error_reset_streams(None)
         .handshake(stream);
     let (sender, mut connection) = begun.await.map_err(Failure::BrokenHttp2)?;
     let said = poll_fn(|cx| {
@@ -251,6 +254,7 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
         let ended = Pin::new(&mut connection).poll(cx);
         if let Some(one) = one.upgrade() {
             one.allows(allowed(&connection));
+            one.hears_of_its_end();
         }
         ended
     });
@@ -305,6 +309,15 @@ impl One {
         self.is_leaving.store(true, Relaxed);
         // Others may be opened in its place.
         self.room.notify_waiters();
+    }
+
+    /// It may go on for the requests that it has, and take no more.
+    fn hears_of_its_end(&self) {
+        let mut unwoken = Context::from_waker(Waker::noop());
+        let ready = self.sender.clone().poll_ready(&mut unwoken);
+        if matches!(ready, Poll::Ready(Err(_))) && !self.is_closed() {
+            self.leaves();
+        }
     }
 
     fn note(&self, failure: &Failure) {

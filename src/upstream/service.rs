@@ -272,6 +272,8 @@ impl Upstream {
         let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(self.target.scheme.clone());
+        // What goes out once more has it there already.
+        let host = host.or_else(|| parts.authority.take());
         parts.authority = Some(host.unwrap_or_else(|| self.target.authority.clone()));
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;

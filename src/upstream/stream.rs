@@ -190,6 +190,10 @@ async fn pass_on_part(
     stream: &mut SendStream<Bytes>,
     progress: Option<&Progress>,
 ) -> Result<(), Unsent> {
+    if data.is_empty() && is_last {
+        // Many clients end a body so.
+        return Ok(stream.send_data(data, true)?);
+    }
     while !data.is_empty() {
         // Not before there is something: what is reserved others do not have.
         stream.reserve_capacity(data.len().min(PART));
