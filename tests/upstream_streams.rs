@@ -190,7 +190,12 @@ async fn a_server_that_wants_no_more_of_a_body_has_answered() {
 async fn an_answer_that_is_cut_is_not_taken_for_whole() {
     let server = Server::start(settings()).await;
     let mut first = None;
-    for (head, reason) in [(OF_TEN, NO_ERROR), (OK, CANCEL), (OF_TEN, CANCEL)] {
+    for (head, reason) in [
+        (OK, NO_ERROR),
+        (OF_TEN, NO_ERROR),
+        (OK, CANCEL),
+        (OF_TEN, CANCEL),
+    ] {
         let asking = upload(&server, &[], 4);
         if first.is_none() {
             first = Some(server.greet(Some(1)).await);

@@ -220,11 +220,10 @@ pub(super) struct Answer {
 
 impl Answer {
     /// What ends it. A server that does not want the rest of a request's body resets the stream when it has answered
-    /// (RFC 9113 section 8.1), which hides that the answer was whole.
+    /// (RFC 9113 section 8.1); without an end before it is whole only where all of its length has come.
     fn ends(&self, error: h2::Error) -> Option<Result<Frame<Bytes>, h2::Error>> {
-        let is_whole = error.reason() == Some(Reason::NO_ERROR)
-            && error.is_reset()
-            && self.left.is_none_or(|left| left == 0);
+        let is_whole =
+            error.reason() == Some(Reason::NO_ERROR) && error.is_reset() && self.left == Some(0);
         (!is_whole).then_some(Err(error))
     }
 }
