@@ -17,7 +17,7 @@ use tokio::{
 use tower_service::Service;
 
 use crate::support::{
-    frames::{DATA, INTERNAL_ERROR, Peer, REFUSED_STREAM, RESET},
+    frames::{DATA, INTERNAL_ERROR, OK, Peer, REFUSED_STREAM, RESET},
     wait::soon,
 };
 
@@ -310,6 +310,63 @@ async fn many_that_are_turned_away_at_once_share_the_next_connection() {
     peer.answer(first).await;
     assert!(answered(asking).await.iter().all(is_fine));
     server.is_alone().await;
+}
+
+#[tokio::test]
+async fn connections_that_all_leave_cost_no_request_its_attempts() {
+    let server = Server::start(settings()).await;
+    let (mut peers, mut asking) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        // The second finds room on the connection of the first, and the next one none.
+        for number in 0..2 {
+            asking.push(server.ask(1));
+            if number == 0 {
+                peers.push(server.greet(Some(2)).await);
+            }
+            peers.last_mut().unwrap().asked().await;
+        }
+    }
+    for peer in &mut peers {
+        // It goes on with what it has: the answer to the first comes after the word.
+        peer.go_away(3).await;
+        peer.answer(1).await;
+    }
+    let mut others = asking.split_off(0).into_iter();
+    while let (Some(first), Some(second)) = (others.next(), others.next()) {
+        assert!(answered(first).await.iter().all(is_fine));
+        asking.push(second);
+    }
+    let order = server.post(b"an order");
+    let mut next = server.greet(None).await;
+    let stream = next.asked().await;
+    next.answer(stream).await;
+    assert!(is_fine(&answered(order).await));
+    for (peer, second) in peers.iter_mut().zip(asking) {
+        peer.answer(3).await;
+        assert!(answered(second).await.iter().all(is_fine));
+    }
+}
+
+#[tokio::test]
+async fn who_takes_back_much_does_not_end_the_connection_for_others() {
+    // More than are remembered, and more than the library allows a server to get wrong.
+    const MANY: usize = 2500;
+    let server = Server::start(settings()).await;
+    let waits = server.ask(1);
+    let mut peer = server.greet(None).await;
+    let first = peer.asked().await;
+    let mut taken_back = Vec::with_capacity(MANY);
+    for _ in 0..MANY {
+        let asking = server.ask(1);
+        taken_back.push(peer.asked().await);
+        asking.abort();
+        while soon("its end", peer.frame()).await.unwrap().kind != RESET {}
+    }
+    for stream in taken_back {
+        peer.head(stream, OK).await;
+    }
+    peer.answer(first).await;
+    assert!(answered(waits).await.iter().all(is_fine));
 }
 
 #[tokio::test]

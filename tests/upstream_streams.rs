@@ -1,11 +1,16 @@
 //! One request to an upstream that speaks HTTP/2: bodies that are not taken, not wanted, or cut.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::pending,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::stream::{self, StreamExt};
 use http::{Request, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use overspill::upstream::ProxySettings;
 use tokio::{net::TcpStream, task::JoinHandle};
@@ -13,20 +18,17 @@ use tower_service::Service;
 
 use crate::{
     support::{
-        frames::{CANCEL, CONTINUE, DATA, Frame, NO_ERROR, OF_TEN, OK, Peer, RESET},
+        frames::{CANCEL, CONTINUE, DATA, NO_ERROR, OF_TEN, OK, Peer, RESET},
         wait::soon,
     },
-    upstream_http2::{Server, answered, is_fine, settings},
+    upstream_http2::{LONG, Server, answered, is_fine, settings},
 };
 
 /// More than is taken of a body before the other end says that it takes more.
 const MUCH: usize = 200_000;
 
-/// Sends a body of so much that is not over, and gives the answer as it comes.
-fn upload(server: &Server, headers: &[(&str, &str)], size: usize) -> JoinHandle<Response<Body>> {
-    let much =
-        futures_util::stream::once(async move { Ok::<_, axum::Error>(Bytes::from(vec![7; size])) });
-    let body = Body::from_stream(much.chain(futures_util::stream::once(pending())));
+/// Sends `body`, and gives the answer as it comes.
+fn put(server: &Server, headers: &[(&str, &str)], body: Body) -> JoinHandle<Response<Body>> {
     let mut request = Request::put("/").header("host", "site.example");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -35,12 +37,29 @@ fn upload(server: &Server, headers: &[(&str, &str)], size: usize) -> JoinHandle<
     tokio::spawn(async { answer.await.unwrap() })
 }
 
-/// The next frame that ends a stream from our side.
-async fn reset(peer: &mut Peer<TcpStream>) -> Frame {
+/// Sends a body of so much that is not over.
+fn upload(server: &Server, headers: &[(&str, &str)], size: usize) -> JoinHandle<Response<Body>> {
+    let much = stream::once(async move { Ok::<_, axum::Error>(Bytes::from(vec![7; size])) });
+    let body = Body::from_stream(much.chain(stream::once(pending())));
+    put(server, headers, body)
+}
+
+/// The answer has come as a whole.
+async fn is_answered(asking: JoinHandle<Response<Body>>) {
+    let answer = answered(asking).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let body = soon("a body", answer.into_body().collect()).await.unwrap();
+    assert_eq!(body.to_bytes(), "fine");
+}
+
+/// The next stream that is reset is this one.
+async fn is_taken_back(peer: &mut Peer<TcpStream>, stream: u32) {
     loop {
         let frame = peer.frame().await.expect("not closed before");
         if frame.kind == RESET {
-            return frame;
+            assert_eq!(frame.stream, stream);
+            assert_eq!(frame.payload, CANCEL.to_be_bytes());
+            return;
         }
     }
 }
@@ -56,7 +75,7 @@ async fn is_free(server: &Server, peer: &mut Peer<TcpStream>) {
 #[tokio::test]
 async fn a_body_that_nobody_takes_is_given_up_after_the_answer() {
     let server = Server::start(ProxySettings {
-        idle_timeout: Duration::from_millis(100),
+        idle_timeout: LONG,
         ..settings()
     })
     .await;
@@ -64,16 +83,8 @@ async fn a_body_that_nobody_takes_is_given_up_after_the_answer() {
     let mut peer = server.greet(Some(1)).await;
     let stream = peer.asked().await;
     peer.answer(stream).await;
-    let body = answered(asking).await.into_body();
-    assert_eq!(
-        soon("a body", body.collect()).await.unwrap().to_bytes(),
-        "fine"
-    );
-    let frame = reset(&mut peer).await;
-    assert_eq!(
-        (frame.stream, frame.payload),
-        (stream, CANCEL.to_be_bytes().to_vec())
-    );
+    is_answered(asking).await;
+    is_taken_back(&mut peer, stream).await;
     is_free(&server, &mut peer).await;
 }
 
@@ -90,11 +101,7 @@ async fn a_body_that_nobody_takes_goes_with_who_no_longer_wants_the_answer() {
         let some = soon("a part", body.frame()).await.unwrap().unwrap();
         assert_eq!(some.into_data().unwrap(), "some");
         drop(body);
-        let frame = reset(&mut peer).await;
-        assert_eq!(
-            (frame.stream, frame.payload),
-            (stream, CANCEL.to_be_bytes().to_vec())
-        );
+        is_taken_back(&mut peer, stream).await;
         is_free(&server, &mut peer).await;
         // The next one has a connection of its own.
         peer.go_away(3).await;
@@ -106,22 +113,15 @@ async fn a_body_that_nobody_takes_goes_with_who_no_longer_wants_the_answer() {
 async fn a_body_goes_on_after_the_answer_as_long_as_it_is_taken() {
     let server = Server::start(settings()).await;
     let (feed, parts) = tokio::sync::mpsc::unbounded_channel::<&'static [u8]>();
-    let parts = futures_util::stream::unfold(parts, async |mut parts| {
+    let parts = stream::unfold(parts, async |mut parts| {
         let part = parts.recv().await?;
         Some((Ok::<_, axum::Error>(Bytes::from_static(part)), parts))
     });
-    let request = Request::put("/").header("host", "site.example");
-    let request = request.body(Body::from_stream(parts)).unwrap();
-    let answer = server.upstream.clone().call(request);
-    let asking = tokio::spawn(async { answer.await.unwrap() });
+    let asking = put(&server, &[], Body::from_stream(parts));
     let mut peer = server.greet(Some(1)).await;
     let stream = peer.asked().await;
     peer.answer(stream).await;
-    let body = answered(asking).await.into_body();
-    assert_eq!(
-        soon("a body", body.collect()).await.unwrap().to_bytes(),
-        "fine"
-    );
+    is_answered(asking).await;
     for part in [&b"some"[..], b"more"] {
         feed.send(part).unwrap();
         let frame = peer.frame().await.expect("it goes on");
@@ -133,42 +133,37 @@ async fn a_body_goes_on_after_the_answer_as_long_as_it_is_taken() {
     is_free(&server, &mut peer).await;
 }
 
+/// A body that is over when its last part has been taken, as those over HTTP/2 are.
+struct Parts(std::vec::IntoIter<&'static str>);
+
+impl HttpBody for Parts {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let part = self.0.next();
+        Poll::Ready(part.map(|part| Ok(Frame::data(Bytes::from(part)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.len() == 0
+    }
+}
+
 #[tokio::test]
 async fn a_body_ends_with_an_empty_part_as_well() {
     let server = Server::start(settings()).await;
-    let (feed, mut came) = tokio::sync::mpsc::channel(2);
-    for part in ["some", ""] {
-        feed.send(Bytes::from(part)).await.unwrap();
-    }
-    drop(feed);
-    // Over when its last part has been taken, as bodies over HTTP/2 are.
-    struct Parts(tokio::sync::mpsc::Receiver<Bytes>);
-    impl http_body::Body for Parts {
-        type Data = Bytes;
-        type Error = std::convert::Infallible;
-
-        fn poll_frame(
-            mut self: std::pin::Pin<&mut Self>,
-            cx: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-            let part = self.0.poll_recv(cx);
-            part.map(|part| part.map(|part| Ok(http_body::Frame::data(part))))
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.0.is_closed() && self.0.is_empty()
-        }
-    }
-    came.close();
-    let request = Request::put("/").header("host", "site.example");
-    let request = request.body(Body::new(Parts(came))).unwrap();
-    let answer = server.upstream.clone().call(request);
-    let asking = tokio::spawn(async { answer.await.unwrap() });
+    let parts = Parts(vec!["so", "", "me", ""].into_iter());
+    let asking = put(&server, &[], Body::new(parts));
     let mut peer = server.greet(Some(1)).await;
     let (stream, body) = peer.asked_whole().await;
     assert_eq!(body, b"some");
     peer.answer(stream).await;
-    assert_eq!(answered(asking).await.status(), StatusCode::OK);
+    is_answered(asking).await;
+    is_free(&server, &mut peer).await;
 }
 
 #[tokio::test]
@@ -179,10 +174,7 @@ async fn a_server_that_wants_no_more_of_a_body_has_answered() {
     let stream = peer.asked().await;
     peer.answer(stream).await;
     peer.reset(stream, NO_ERROR).await;
-    let answer = answered(asking).await;
-    assert_eq!(answer.status(), StatusCode::OK);
-    let body = soon("a body", answer.into_body().collect()).await.unwrap();
-    assert_eq!(body.to_bytes(), "fine");
+    is_answered(asking).await;
     is_free(&server, &mut peer).await;
 }
 
@@ -223,7 +215,7 @@ async fn a_body_is_asked_for_when_the_upstream_wants_it() {
     let answer = answered(asking).await;
     assert_eq!(answer.status(), StatusCode::OK);
     drop(answer);
-    assert_eq!(reset(&mut peer).await.stream, stream);
+    is_taken_back(&mut peer, stream).await;
 }
 
 #[tokio::test]
@@ -233,13 +225,8 @@ async fn a_body_that_is_not_wanted_is_not_sent_after_the_answer() {
     let mut peer = server.greet(Some(1)).await;
     let stream = peer.asked().await;
     peer.answer(stream).await;
-    let body = answered(asking).await.into_body();
-    assert_eq!(
-        soon("a body", body.collect()).await.unwrap().to_bytes(),
-        "fine"
-    );
+    is_answered(asking).await;
     // Long before anything is too long.
-    let frame = reset(&mut peer).await;
-    assert_eq!(frame.stream, stream);
+    is_taken_back(&mut peer, stream).await;
     is_free(&server, &mut peer).await;
 }

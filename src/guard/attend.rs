@@ -120,9 +120,10 @@ pub(crate) async fn attend<C: GracefulConnection>(
                         connection.as_mut().graceful_shutdown();
                     }
                     (Look::Again(then), None) => {
-                        next = match stopping.is_some() {
-                            true => then.min(now + LAST_CALL),
-                            false => then,
+                        next = if stopping.is_some() {
+                            then.min(now + LAST_CALL)
+                        } else {
+                            then
                         };
                     }
                     (Look::Again(then), Some(_)) => next = then.min(now + GRACE),
@@ -281,9 +282,10 @@ impl Window {
             taken: doing.taken.load(Relaxed),
             received: doing.received.load(Relaxed),
             writes: doing.is_writing(),
-            held_back: match doing.is_http2.load(Relaxed) {
-                true => doing.held_back(),
-                false => 0,
+            held_back: if doing.is_http2.load(Relaxed) {
+                doing.held_back()
+            } else {
+                0
             },
             awaits: doing.awaited.load(Relaxed) > 0,
         }
@@ -490,6 +492,20 @@ mod tests {
         assert!(!tail.is_over(&doing, Instant::now()));
         drop(answering);
         assert!(!tail.is_over(&doing, Instant::now()));
+
+        // Answers to PINGs keep nobody;
+        for seconds in 1..=5 {
+            tokio::time::advance(step).await;
+            doing.written.fetch_add(LEAST_HTTP2, Relaxed);
+            assert_eq!(tail.is_over(&doing, Instant::now()), seconds == 5);
+        }
+        // and more of them no longer than it was to be waited for.
+        tail.end = Some(Instant::now() + step * 10);
+        for seconds in 1..=10 {
+            tokio::time::advance(step).await;
+            doing.written.fetch_add(LEAST_HTTP2 + 1, Relaxed);
+            assert_eq!(tail.is_over(&doing, Instant::now()), seconds == 10);
+        }
 
         let doing = self::doing();
         drop(doing.begin(false));

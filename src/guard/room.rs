@@ -19,6 +19,10 @@ use crate::seldom::Seldom;
 
 /// A search that found nobody idle is not made again before that: it looks at all connections.
 const BARREN: Duration = Duration::from_millis(20);
+/// So long those are waited for who were told to go: most have gone by then.
+const MOMENT: Duration = Duration::from_millis(100);
+/// Who was told to go so long ago is taken for one that stays.
+const STAYS: Duration = Duration::from_secs(1);
 /// For what is open beside connections: listeners, logs, the system's counters.
 const OTHER_FILES: u64 = 64;
 
@@ -67,7 +71,8 @@ struct Group {
 struct Guest {
     doing: Arc<Doing>,
     address: Option<Address>,
-    leaving: bool,
+    /// When it was told to go.
+    told: Option<Instant>,
 }
 
 /// A connection's place; dropping it frees it.
@@ -193,7 +198,7 @@ impl Room {
         let slot = inside.add(Guest {
             doing: doing.clone(),
             address,
-            leaving: false,
+            told: None,
         });
         drop(inside);
         Some(Arc::new(Place {
@@ -205,8 +210,10 @@ impl Room {
 
     /// Waits a moment where many were told to go who are still there: their files are open until they have.
     pub(crate) async fn settle(&self) {
-        const MOMENT: Duration = Duration::from_millis(100);
-        let too_many = |inside: &Inside| inside.leaving > 4.max(inside.size.most / 16);
+        let too_many = |inside: &Inside| {
+            let most = 4.max(inside.size.most / 16);
+            inside.leaving > most && inside.just_told() > most
+        };
         let settled = async {
             while too_many(&self.inside()) {
                 self.left.notified().await;
@@ -264,7 +271,8 @@ impl Inside {
             return false;
         };
         self.free.push(slot);
-        if guest.leaving {
+        let was_told = guest.told.is_some();
+        if was_told {
             self.leaving -= 1;
         } else {
             self.count -= 1;
@@ -273,7 +281,7 @@ impl Inside {
             guest.address.map(|address| self.addresses.entry(address))
         {
             let group = entry.get_mut();
-            if guest.leaving {
+            if was_told {
                 group.leaving -= 1;
             } else {
                 group.count -= 1;
@@ -282,18 +290,26 @@ impl Inside {
                 entry.remove();
             }
         }
-        guest.leaving
+        was_told
     }
 
-    /// How many of those that were told to go had just begun to ask: they stay until that is answered, and there must not be
-    /// ever more of them. Of all or of an address.
+    /// How many of those that were told to go stay, since they had just begun to ask, or do not hear it: there must not be ever
+    /// more of them. Of all or of an address.
     fn staying(&self, address: Option<Address>) -> usize {
-        let guests = self.slots.iter().flatten();
+        let now = Instant::now();
         let stays = |guest: &&Guest| {
             let is_meant = address.is_none() || guest.address == address;
-            guest.leaving && is_meant && !guest.doing.is_idle()
+            let told = guest.told.filter(|_| is_meant);
+            told.is_some_and(|told| !guest.doing.is_idle() || now >= told + STAYS)
         };
-        guests.filter(stays).count()
+        self.slots.iter().flatten().filter(stays).count()
+    }
+
+    /// How many were told to go just now.
+    fn just_told(&self) -> usize {
+        let now = Instant::now();
+        let is_new = |guest: &&Guest| guest.told.is_some_and(|told| now < told + MOMENT);
+        self.slots.iter().flatten().filter(is_new).count()
     }
 
     /// How many an address has, and how many more that were told to go.
@@ -325,7 +341,7 @@ impl Inside {
             .filter_map(|(slot, guest)| {
                 let guest = guest.as_ref()?;
                 let is_meant = address.is_none() || guest.address == address;
-                (!guest.leaving && is_meant && guest.doing.is_idle())
+                (guest.told.is_none() && is_meant && guest.doing.is_idle())
                     .then(|| (guest.doing.idle_since().load(Relaxed), slot))
             })
             .collect();
@@ -343,7 +359,7 @@ impl Inside {
             let Some(guest) = self.slots.get_mut(slot).and_then(Option::as_mut) else {
                 continue;
             };
-            guest.leaving = true;
+            guest.told = Some(now);
             guest.doing.crowded.store(true, Relaxed);
             guest.doing.leave.notify_one();
             self.count -= 1;
@@ -444,12 +460,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_was_told_to_go_and_stays_counts() {
-        for (most, per_address) in [(3, 100), (100, 3)] {
+        for (most, per_address, asks) in [
+            (3, 100, true),
+            (100, 3, true),
+            (3, 100, false),
+            (100, 3, false),
+        ] {
             let room = room(most, per_address);
             let (mut places, mut answering) = (Vec::<Arc<Place>>::new(), Vec::new());
-            // Each begins to ask just when it is told to go, so that none of them leaves.
+            // Each begins to ask just when it is told to go, or does not hear it, so that none of them leaves.
             while let Some(place) = room.enter(address(1)) {
-                let told = places.iter().find(|place| goes(place));
+                let told = places.iter().find(|place| asks && goes(place));
                 answering.extend(told.map(|told| told.doing.begin(false)));
                 places.push(place);
                 pass().await;
@@ -485,7 +506,10 @@ mod tests {
             () = room.settle() => {}
             () = leaves => {}
         }
-        assert_eq!(begun.elapsed(), Duration::from_millis(100));
+        assert_eq!(begun.elapsed(), MOMENT);
+        // Nor for the same ones again.
+        room.settle().await;
+        assert_eq!(begun.elapsed(), MOMENT);
     }
 
     #[tokio::test]

@@ -137,16 +137,29 @@ impl Restarter {
             Ok(text) if !text.is_empty() => {
                 RestartError::Failed(String::from_utf8_lossy(&text).trim().to_owned())
             }
-            Ok(_) => match child.wait() {
-                Ok(status) => RestartError::Failed(format!("it ended with {status}")),
-                Err(error) => RestartError::Start(error),
-            },
+            Ok(_) => self.status(&mut child),
             Err(failed) => failed,
         };
         // It is gone already, or goes now; and must not stay behind as one whom nobody waited for.
         let _ = child.kill();
         let _ = child.wait();
         Err(failed)
+    }
+
+    /// How one ended that said nothing: mostly it has ended by then.
+    fn status(&self, child: &mut Child) -> RestartError {
+        let began = Instant::now();
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => {
+                    return RestartError::Failed(format!("it ended with {status}"));
+                }
+                Ok(None) if self.sockets().is_none() => return RestartError::Draining,
+                Ok(None) if began.elapsed() < PATIENCE => thread::sleep(LOOK / 10),
+                Ok(None) => return RestartError::Late(PATIENCE.as_secs()),
+                Err(error) => return RestartError::Start(error),
+            }
+        }
     }
 
     /// What a successor says, as long as there is time for it.
@@ -298,9 +311,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_successor_that_starts_ends_with_who_started_it() {
+        // Also where it closes what it would speak through.
+        for closes in ["", "<&-"] {
+            ends_with_who_started_it(closes).await;
+        }
+    }
+
+    async fn ends_with_who_started_it(closes: &str) {
         let folder = tempfile::tempdir().unwrap();
         let begun = folder.path().join("begun");
-        let restarter = restarter(&format!("> {begun:?}; exec sleep 600"));
+        let restarter = restarter(&format!("> {begun:?}; exec sleep 600 {closes}"));
         let own = restarter.clone();
         let restart = tokio::spawn(async move { own.restart().await });
         let begins = async {

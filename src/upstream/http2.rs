@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{Notify, futures::Notified},
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::io::InspectReader;
 
@@ -285,15 +285,21 @@ async fn silence(one: &Weak<One>, pings: Option<PingPong>) {
     let Some(mut pings) = pings else {
         return pending().await;
     };
+    let mut is_asked = false;
     loop {
         sleep(SILENCE).await;
         if !one.upgrade().is_some_and(|one| one.is_silent()) {
+            is_asked = false;
             continue;
         }
-        let asked = timeout(SILENCE, pings.ping(Ping::opaque())).await;
-        if asked.is_err() && one.upgrade().is_some_and(|one| one.is_silent()) {
+        if is_asked {
             return;
         }
+        is_asked = true;
+        // Its answer is heard as anything is. It is taken here, since no other PING goes out before; where there has been none
+        // since the last time, that one is still under way.
+        let _ = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
+        let _ = pings.send_ping(Ping::opaque());
     }
 }
 
@@ -423,7 +429,10 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::duplex;
+    use tokio::{
+        io::{AsyncWriteExt, DuplexStream, duplex},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -439,27 +448,56 @@ mod tests {
         assert_eq!(begun.elapsed(), LIMIT);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_that_is_silent_has_ended() {
-        const LIMIT: Duration = Duration::from_secs(3600);
-        let (stream, mut other) = duplex(1024);
-        let shared = Shared::default();
-        let settings = b"\0\0\0\x04\0\0\0\0\0";
-        tokio::io::AsyncWriteExt::write_all(&mut other, settings)
-            .await
-            .unwrap();
-        let begun = Instant::now();
-        let added = shared.add(TokioIo::new(stream), begun + LIMIT, LIMIT);
-        let one = added.await.expect("it is open");
-        // It is kept though nothing comes, while nobody waits for anything.
-        sleep(SILENCE * 10).await;
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// A connection, and the other end, which has greeted it.
+    async fn greeted(shared: &Shared) -> (Arc<One>, DuplexStream) {
+        let (stream, mut other) = duplex(1 << 16);
+        other.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let added = shared.add(TokioIo::new(stream), Instant::now() + LONG, LONG);
+        (added.await.expect("it is open"), other)
+    }
+
+    /// Asks, and is told how it failed and after how long.
+    async fn fails(one: Arc<One>) -> (Failure, Duration) {
         let mut turn = Turn::on(one, true).expect("it is open");
         let asked = Instant::now();
         let request = Request::get("http://site.example/").body(Outgoing::Empty);
-        let answer = turn.ask(request.unwrap(), None, asked, LIMIT, LIMIT).await;
+        let answer = turn.ask(request.unwrap(), None, asked, LONG, LONG).await;
         let failure = answer.err().expect("there is none").failure;
+        (failure, asked.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_silent_has_ended() {
+        let shared = Shared::default();
+        let (one, _other) = greeted(&shared).await;
+        // It is kept though nothing comes, while nobody waits for anything.
+        sleep(SILENCE * 10).await;
+        let (failure, after) = fails(one).await;
         assert!(failure.is_closed_unanswered(), "{failure}");
-        assert!(asked.elapsed() >= SILENCE && asked.elapsed() <= SILENCE * 3);
+        assert!(after >= SILENCE && after <= SILENCE * 3, "{after:?}");
         assert_eq!(shared.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_falls_silent_has_ended_though_it_answered_no_ping_before() {
+        let shared = Shared::default();
+        let (one, mut other) = greeted(&shared).await;
+        // It opens its window now and then, and never answers a PING.
+        let says = async {
+            for _ in 0..10 {
+                sleep(SILENCE * 3 / 2).await;
+                let more = b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01";
+                other.write_all(more).await.unwrap();
+            }
+            pending::<()>().await;
+        };
+        let (failure, after) = tokio::select! {
+            failed = fails(one) => failed,
+            () = says => unreachable!(),
+        };
+        assert!(failure.is_closed_unanswered(), "{failure}");
+        assert!(after >= SILENCE * 15 && after <= SILENCE * 19, "{after:?}");
     }
 }

@@ -35,7 +35,8 @@
 //!
 //! **Connections** (`pool`, `http1`, `http2`). One of HTTP/1.1 is driven by the request that uses it, and kept for the next
 //! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared: whoever needs one while
-//! it is being opened waits for it, and one more is opened where all have as many requests as the upstream allows (`stream`).
+//! it is being opened waits for it, and one more is opened where all have as many requests as the upstream allows. A request
+//! over HTTP/2 has a stream (`stream`); its body (`upload`) and the answer's (`download`) are watched over both.
 //!
 //! A client that goes away takes its request along: the connection to the upstream is closed.
 //!

@@ -227,11 +227,15 @@ impl Pool {
                     continue;
                 }
             };
+            let is_choosy = which != Which::any();
+            if is_choosy {
+                // Who was refused there leaves it to others: it must not be kept from them, either.
+                room.set(self.shared.room());
+            }
             let opened = tokio::select! {
                 biased;
                 opened = opening.wait_for(Option::is_some) => opened.ok().and_then(|it| it.clone()),
-                // Who was refused there leaves it to others.
-                () = room, if which == Which::any() => continue,
+                () = room, if !is_choosy => continue,
             };
             match opened {
                 Some(Opened::Http2(one)) => {

@@ -152,13 +152,16 @@ impl Upstream {
         let http1 = asking.is_some();
         // Connections that were kept and can't be used any more are few: a new one is the second or the third.
         let mut at_hand = self.pool.at_hand(http1);
-        let mut end = begun + limit;
+        // Since when it is waited for: for a connection, then for an answer.
+        let mut since = begun;
         let answer = loop {
             let taken = match at_hand.take() {
                 Some(taken) => taken,
                 None => {
-                    let opened = self.pool.open(http1, attempts.which(), end);
-                    match Box::pin(opened).await {
+                    let opened = self.pool.open(http1, attempts.which(), since + limit);
+                    let opened = Box::pin(opened).await;
+                    since = Instant::now();
+                    match opened {
                         Ok(taken) => taken,
                         Err(failure) => break Err(failure),
                     }
@@ -167,14 +170,14 @@ impl Upstream {
             let spare = attempts.spare(&mut request, &taken);
             let asked = match taken {
                 Taken::Http1(mut connection) => {
-                    let asked = self.ask_http1(&mut connection, request, upload.as_ref(), begun);
+                    let asked = self.ask_http1(&mut connection, request, upload.as_ref(), since);
                     let answer = asked.await.map(|answer| answer.map(Either::Left));
                     answer.map(|answer| (answer, Taken::Http1(connection)))
                 }
                 Taken::Http2(mut turn) => {
                     self.for_http2(&mut request);
                     let idle = self.settings.idle_timeout;
-                    let asked = turn.ask(request, upload.as_ref(), begun, limit, idle);
+                    let asked = turn.ask(request, upload.as_ref(), since, limit, idle);
                     let answer = Box::pin(asked).await;
                     let answer = answer.map(|answer| answer.map(Either::Right));
                     answer.map(|answer| (answer, Taken::Http2(turn)))
@@ -189,7 +192,7 @@ impl Upstream {
                 Ok(again) => request = again,
                 Err(failure) => break Err(failure),
             }
-            end = Instant::now() + limit;
+            since = Instant::now();
         };
         match (waiting, &answer) {
             (None, _) => {}
@@ -474,4 +477,21 @@ fn explain(
         );
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_out_again_over_http2_asks_for_the_same_host() {
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let upstream = Upstream::new(&url, Timeouts::default()).unwrap();
+        let request = Request::get("/a").header(HOST, "site.example");
+        let mut request = request.body(Outgoing::Empty).unwrap();
+        for _ in 0..2 {
+            upstream.for_http2(&mut request);
+            assert_eq!(request.uri(), "http://site.example/a");
+        }
+    }
 }
