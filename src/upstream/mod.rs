@@ -33,7 +33,7 @@
 //! REFUSED_STREAM), unless more of its body has gone than is kept (`lent`). Where a kept connection ends without an answer nobody
 //! knows what the upstream did: GET, HEAD, OPTIONS, TRACE, PUT and DELETE without a body are sent once more, all others get a 502.
 //!
-//! **Connections** (`pool`, `http1`, `http2`). One of HTTP/1.1 is driven by the request that uses it, and kept for the next
+//! **Connections** (`pool`, `growth`, `http1`, `http2`). One of HTTP/1.1 is driven by the request that uses it, and kept for the next
 //! one where it is in order when the answer has come: nothing more may have come. HTTP/2's are shared: whoever needs one while
 //! it is being opened waits for it, and one more is opened where all have as many requests as the upstream allows. A request
 //! over HTTP/2 has a stream (`stream`); its body (`upload`) and the answer's (`download`) are watched over both.
@@ -56,6 +56,7 @@ mod download;
 mod expect;
 mod failure;
 mod forwarded;
+mod growth;
 mod headers;
 mod http1;
 mod http2;
